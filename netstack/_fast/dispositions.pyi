@@ -1,0 +1,28 @@
+from enum import IntEnum
+
+class Drop(IntEnum):
+    RUNT = 0
+    GIANT = 1
+    IF_DOWN = 2
+    RX_MISSED = 3
+    NO_MBUF = 4
+    NO_PROTO = 5
+    NOT_FOR_US = 6
+    OWN_SOURCE = 7
+    CONTROL_ADDR = 8
+    SAME_MEMBER = 9
+    NO_MEMBER = 10
+    STP_STATE = 11
+    PROTECTED = 12
+    NO_EGRESS = 13
+    SND_FULL = 14
+    PUNT_FULL = 15
+    FWDQ_FULL = 16
+    STOPPED = 17
+    WIRE_FULL = 18
+    TX_ERROR = 19
+    HOOK = 20
+    NDROP = 24
+
+HELP: dict[int, tuple[str, str]]
+NAMES: tuple[str, ...]

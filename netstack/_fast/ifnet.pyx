@@ -1,0 +1,142 @@
+"""The kernels' view of an interface as an object: flags, limits, stage table, TX queues, counters (paper §2.1, §5.4).
+
+Context: control plane.  Counters are per CPU and summed on read; exact while no CPU runs.
+"""
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from netstack._fast.dispositions import NAMES as _NAMES
+from netstack._fast.mactable cimport key_of, mac_of
+from netstack._fast.queue cimport TxQueue
+
+FLAG_UP = int(IFF_UP)
+FLAG_RUNNING = int(IFF_RUNNING)
+FLAG_PROMISC = int(IFF_PROMISC)
+FLAG_LISTEN = int(IFF_LISTEN)
+NO_PORT_INDEX = int(NO_PORT)
+TABLES = {"ether": int(TABLE_ETHER), "bridge": int(TABLE_BRIDGE), "punt": int(TABLE_PUNT)}
+_COUNTERS = ("ipackets", "ibytes", "imcasts", "opackets", "obytes", "omcasts", "delivered", "copies", "originated",
+             "rx_vectors", "tx_bursts")
+
+
+cdef class IfnetBlock:
+    """Interface ``index`` (1..65535) with a 6-byte address; ``maxlen`` is MTU + 14 bytes."""
+
+    def __cinit__(self, index: int, mac: bytes, maxlen: int = 1514):
+        if not 1 <= index <= 65535:
+            raise ValueError(f"interface index {index} is not in 1..65535")
+        self.ifp = <ifnet_t *> calloc(1, sizeof(ifnet_t))
+        if self.ifp == NULL:
+            raise MemoryError()
+        self.ifp.stat = <ifstat_t *> calloc(STAT_SLOTS, sizeof(ifstat_t))
+        if self.ifp.stat == NULL:
+            raise MemoryError()
+        self.ifp.index = index
+        self.ifp.mac = key_of(mac)
+        self.ifp.maxlen = maxlen
+        self.ifp.port = NO_PORT
+        self._queues = []
+
+    def __dealloc__(self):
+        if self.ifp != NULL:
+            free(self.ifp.stat)
+            free(self.ifp)
+
+    @property
+    def index(self) -> int:
+        return self.ifp.index
+
+    @property
+    def flags(self) -> int:
+        return self.ifp.flags
+
+    @flags.setter
+    def flags(self, value: int):
+        self.ifp.flags = value
+
+    @property
+    def mac(self) -> bytes:
+        return mac_of(self.ifp.mac)
+
+    @mac.setter
+    def mac(self, value: bytes):
+        self.ifp.mac = key_of(value)
+
+    @property
+    def maxlen(self) -> int:
+        return self.ifp.maxlen
+
+    @maxlen.setter
+    def maxlen(self, value: int):
+        self.ifp.maxlen = value
+
+    @property
+    def table(self) -> str:
+        """Stage table of the compiled chain: "ether", "bridge" or "punt" (a Python if_input slot)."""
+        return [name for name, value in TABLES.items() if value == self.ifp.table][0]
+
+    @table.setter
+    def table(self, value: str):
+        if value not in TABLES:
+            raise ValueError(f"no stage table {value!r}: one of {', '.join(TABLES)}")
+        self.ifp.table = TABLES[value]
+
+    @property
+    def port(self) -> int:
+        """Port in its bridge's map, NO_PORT_INDEX when it is in none."""
+        return self.ifp.port
+
+    @property
+    def ntxq(self) -> int:
+        return self.ifp.ntxq
+
+    def set_txqs(self, queues, select) -> None:
+        """Give the interface its TX queues and the CPU-to-queue table (``txq_select``).  Not while traffic flows.
+
+        Without queues, output goes to the Python if_transmit slot.
+        """
+        cdef TxQueue q
+        cdef uint32_t i
+        if len(queues) > TXQ_MAX or len(select) > CPU_MAX + 1 or any(not 0 <= s < max(len(queues), 1) for s in select):
+            raise ValueError("more TX queues than fit, or a selection beyond them")
+        self._queues = list(queues)
+        for i, q in enumerate(self._queues):
+            self.ifp.txq[i] = q.txq
+        for i in range(CPU_MAX + 1):
+            self.ifp.txq_of_cpu[i] = select[i] if i < <uint32_t> len(select) else 0
+        self.ifp.ntxq = len(self._queues)
+
+    def counters(self, cpu=None) -> dict:
+        """Frames and bytes: in, out, delivered up, copies made, originated here; of one CPU or of all."""
+        cdef uint32_t i
+        cdef uint64_t *words
+        total = [0] * len(_COUNTERS)
+        for i in (range(STAT_SLOTS) if cpu is None else (cpu,)):
+            words = &self.ifp.stat[i].ipackets
+            for k in range(len(_COUNTERS)):
+                total[k] += words[k]
+        return dict(zip(_COUNTERS, total, strict=True))
+
+    def drops(self, cpu=None) -> dict:
+        """Frames lost, by reason name; reasons that never happened are left out."""
+        cdef uint32_t i, k
+        out = {}
+        for k in range(len(_NAMES)):
+            n = 0
+            for i in (range(STAT_SLOTS) if cpu is None else (cpu,)):
+                n += self.ifp.stat[i].drops[k]
+            if n:
+                out[_NAMES[k]] = n
+        return out
+
+    def count_originated(self, cpu: int, frames: int) -> None:
+        """The local stack is about to send ``frames`` frames."""
+        if not 0 <= cpu < STAT_SLOTS:
+            raise IndexError(f"no CPU {cpu}")
+        self.ifp.stat[cpu].originated += frames
+
+    def count_drop(self, cpu: int, reason: int, frames: int = 1) -> None:
+        """Account for frames lost outside the kernels, by disposition."""
+        if not 0 <= cpu < STAT_SLOTS or not 0 <= reason < len(_NAMES):
+            raise IndexError("no such CPU or disposition")
+        self.ifp.stat[cpu].drops[reason] += frames

@@ -1,0 +1,9 @@
+"""``KASSERT``: what must hold, checked in builds made with NETSTACK_CHECKED=1, gone otherwise."""
+
+cdef extern from "kassert.h" nogil:
+    void KASSERT(bint cond, const char *msg) noexcept
+    const int NS_CHECKED
+    bint ns_likely(bint x) noexcept
+    bint ns_unlikely(bint x) noexcept
+    void ns_prefetch(const void *p) noexcept
+    void ns_prefetchw(void *p) noexcept

@@ -1,0 +1,3 @@
+from collections.abc import Mapping
+
+def txq_select(ncpu: int, ntxq: int, affinity: Mapping[int, int] | None = None) -> list[int]: ...
