@@ -29,13 +29,15 @@ cdef inline uint16_t bridge_lookup_one(brmap_t *map, mactable_t *t, uint32_t inp
     cdef uint32_t port
     cdef bport_t *out
     if ns_unlikely(word_age(src_word) == AGE_LOCAL) and src_word != 0:
-        if w != 0 and word_age(w) == AGE_LOCAL:
+        if w != 0 and word_age(w) == AGE_LOCAL and map.port[word_port(w)].ifp != NULL:
             return <uint16_t> (OUT_LOCAL + word_port(w))
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.OWN_SOURCE)
     if w == 0:
         return OUT_UNKNOWN
     port = word_port(w)
     if ns_unlikely(word_age(w) == AGE_LOCAL):
+        if map.port[port].ifp == NULL:
+            return <uint16_t> (OUT_DROP + <uint32_t> Drop.NO_MEMBER)
         return <uint16_t> (OUT_LOCAL + port)
     if port == inport:
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.SAME_MEMBER)
@@ -94,6 +96,8 @@ cdef inline void bridge_decide(cpu_t *cpu, brmap_t *map, mactable_t *t, brstat_t
                                pktvec_t *vec) noexcept nogil:
     """Fill vec.out for every frame, in order."""
     cdef uint32_t i
+    vec.inport = inport
+    vec.map = map
     if t.nbuckets > PREFETCH_BUCKETS:
         for i in range(vec.n):
             ns_prefetch(&t.word[mac_bucket1(t, vec.src[i]) * BUCKET_SLOTS])
@@ -153,10 +157,10 @@ cdef inline void bridge_broadcast(cpu_t *cpu, brmap_t *map, ifnet_t *ifp, uint32
     out_append(cpu, vec, ports[n - 1], m)
 
 
-cdef inline void bridge_split(cpu_t *cpu, brmap_t *map, ifnet_t *ifp, brstat_t *bstat, uint32_t inport,
-                              pktvec_t *vec) noexcept nogil:
+cdef inline void bridge_split(cpu_t *cpu, ifnet_t *ifp, brstat_t *bstat, pktvec_t *vec) noexcept nogil:
     """Hand each frame to the list of its output port, the local stack, or its drop counter; consumes the vector."""
-    cdef uint32_t i, n = vec.n
+    cdef uint32_t i, n = vec.n, inport = vec.inport
+    cdef brmap_t *map = <brmap_t *> vec.map
     cdef uint16_t out
     cdef mbuf_t *m
     cdef uint64_t nbytes = 0, mcasts = 0, forwarded = 0, flooded = 0

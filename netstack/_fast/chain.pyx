@@ -15,16 +15,16 @@ from netstack._fast.bridge cimport brmap_t, bridge_t
 from netstack._fast.bridge_stages cimport bridge_decide, bridge_split
 from netstack._fast.cpu cimport (CpuBlock, cpu_t, rxq_t, softq_t, softent_t, vecent_t, outlist_t, softint_schedule,
                                  softint_next, remote_take, ctz64, VEC_PYTHON, VEC_SOFTDRV, VEC_CLASSIC, SOFT_PYTHON,
-                                 SOFT_RX, SOFT_BRIDGE, SOFT_TX, PUNT_INPUT, FDS_MAX, fdent_t)
+                                 SOFT_RX, SOFT_BRIDGE, SOFT_TX, PUNT_INPUT, PUNT_TRANSMIT, FDS_MAX, fdent_t)
 from netstack._fast.defs cimport SOFTINT_MAX, SOFTINT_LEVELS, VECTOR_WORDS, VEC_MAX
-from netstack._fast.ifnet cimport ifnet_t, TABLE_ETHER, TABLE_BRIDGE, TABLE_PUNT
+from netstack._fast.ifnet cimport ifnet_t, IFF_TX_HOOK, TABLE_ETHER, TABLE_BRIDGE, TABLE_PUNT
 from netstack._fast.intr cimport IntrSource, intr_enable, intr_raise
 from netstack._fast.kassert cimport NS_CHECKED, ns_unlikely
 from netstack._fast.lock cimport spin_enter, spin_exit, sched_yield
 from netstack._fast.mactable cimport mactable_t
 from netstack._fast.mbuf cimport pktvec_t
 from netstack._fast.pserialize cimport psz_read_enter, psz_read_exit, psz_switchpoint, psz_idle
-from netstack._fast.stages cimport rx_receive, ether_parse, ether_local, punt_vec, fwdq_put, fwdq_get
+from netstack._fast.stages cimport rx_receive, ether_parse, ether_local, punt, punt_vec, fwdq_put, fwdq_get
 from netstack._fast.transmit cimport if_transmit, tx_complete
 from netstack._fast.wire cimport hwrx_run, HwRxQueue
 
@@ -92,18 +92,25 @@ cdef bint stage_bridge(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexcept nogil:
     cdef bridge_t *br
     cdef brmap_t *map
     cdef outlist_t *out
-    cdef uint32_t i
+    cdef uint32_t i, k, port
+    cdef ifnet_t *egress
     psz_read_enter(cpu.psz, cpu.index)
     br = <bridge_t *> ns_load_ptr(&ifp.bridge, ACQREL)
     map = <brmap_t *> ns_load_ptr(&br.map, ACQREL) if br != NULL else NULL
-    if map == NULL or map.running == 0 or ifp.port >= map.nports or map.port[ifp.port].ifp != ifp:
+    port = ifp.port
+    if map == NULL or map.running == 0 or port >= map.nports or map.port[port].ifp != ifp:
         psz_read_exit(cpu.psz, cpu.index)
         return True                          # the next stage is local input
-    bridge_decide(cpu, map, <mactable_t *> ns_load_ptr(&br.table, ACQREL), &br.stat[cpu.index], ifp.port, vec)
-    bridge_split(cpu, map, ifp, &br.stat[cpu.index], ifp.port, vec)
+    bridge_decide(cpu, map, <mactable_t *> ns_load_ptr(&br.table, ACQREL), &br.stat[cpu.index], port, vec)
+    bridge_split(cpu, ifp, &br.stat[cpu.index], vec)
     for i in range(vec.out_ports):
         out = &cpu.out[cpu.port_order[i]]
-        if_transmit(cpu, map.port[cpu.port_order[i]].ifp, out.m, out.n)
+        egress = map.port[cpu.port_order[i]].ifp
+        if ns_unlikely(egress.flags & IFF_TX_HOOK):
+            for k in range(out.n):
+                punt(cpu, egress, out.m[k], PUNT_TRANSMIT, egress.index)
+        else:
+            if_transmit(cpu, egress, out.m, out.n)
         out.n = 0
     vec.out_ports = 0
     psz_read_exit(cpu.psz, cpu.index)
@@ -191,6 +198,8 @@ cdef inline void serve_soft(cpu_t *cpu, uint32_t handle) noexcept nogil:
         bridge_softint(cpu)
     elif e.kind == SOFT_TX:
         tx_complete(cpu, e.txq)
+        if e.txq.intr != NULL:
+            intr_enable(e.txq.intr)
     if cpu.giant != NULL:
         spin_exit(cpu.giant)
     cpu.softints += 1

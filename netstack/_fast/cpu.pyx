@@ -26,7 +26,7 @@ SOFT_KIND = {"python": int(SOFT_PYTHON), "rx": int(SOFT_RX), "bridge": int(SOFT_
 PUNT_KIND = {"input": int(PUNT_INPUT), "local": int(PUNT_LOCAL), "transmit": int(PUNT_TRANSMIT)}
 LEVELS = ("clock", "bio", "net", "serial")
 SLOTS = int(VECTOR_MAX)
-IFNET_MAX = 1024
+IFNET_MAX = 65536
 
 
 cdef class SoftintTable:

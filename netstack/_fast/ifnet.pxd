@@ -8,6 +8,7 @@ cdef enum:
     IFF_RUNNING = 64
     IFF_PROMISC = 0x100
     IFF_LISTEN = 0x10000         # somebody takes local frames: set by ether, read by the kernels
+    IFF_TX_HOOK = 0x20000        # the if_transmit slot is a Python function: read by the chain
     IFF_LIVE = 65                # UP and RUNNING
     NO_PORT = 255
     TABLE_ETHER = 0              # stage tables of the compiled chain (chain.pyx)

@@ -48,11 +48,11 @@ cdef class IfnetBlock:
 
     @property
     def flags(self) -> int:
-        return self.ifp.flags
+        return self.ifp.flags & ~<uint32_t> IFF_TX_HOOK
 
     @flags.setter
     def flags(self, value: int):
-        self.ifp.flags = value
+        self.ifp.flags = (self.ifp.flags & IFF_TX_HOOK) | (<uint32_t> value & ~<uint32_t> IFF_TX_HOOK)
 
     @property
     def mac(self) -> bytes:
@@ -69,6 +69,15 @@ cdef class IfnetBlock:
     @maxlen.setter
     def maxlen(self, value: int):
         self.ifp.maxlen = value
+
+    @property
+    def tx_hook(self) -> bool:
+        """The if_transmit slot is a Python function: the compiled chain leaves this interface's output to it."""
+        return self.ifp.flags & IFF_TX_HOOK != 0
+
+    @tx_hook.setter
+    def tx_hook(self, value: bool):
+        self.ifp.flags = self.ifp.flags | IFF_TX_HOOK if value else self.ifp.flags & ~<uint32_t> IFF_TX_HOOK
 
     @property
     def table(self) -> str:
@@ -134,6 +143,11 @@ cdef class IfnetBlock:
         if not 0 <= cpu < STAT_SLOTS:
             raise IndexError(f"no CPU {cpu}")
         self.ifp.stat[cpu].originated += frames
+
+    def count_lost(self, cpu: int, reason: int, frames: int) -> None:
+        """Account for frames that were received but never left their ring: in, and lost for a reason."""
+        self.count_drop(cpu, reason, frames)
+        self.ifp.stat[cpu].ipackets += frames
 
     def count_drop(self, cpu: int, reason: int, frames: int = 1) -> None:
         """Account for frames lost outside the kernels, by disposition."""

@@ -91,21 +91,26 @@ def bridge_decide(CpuBlock cpu not None, BridgeBlock br not None, IfnetBlock ifp
     cdef cpu_t *c = here(cpu, mv)
     cdef brmap_t *map = <brmap_t *> ns_load_ptr(&br.br.map, ACQREL)
     cdef mactable_t *table = <mactable_t *> ns_load_ptr(&br.br.table, ACQREL)
-    if map.running == 0 or ifp.ifp.port >= map.nports or map.port[ifp.ifp.port].ifp != ifp.ifp:
+    cdef uint32_t port = ifp.ifp.port
+    mv.vec.map = NULL
+    if map.running == 0 or port >= map.nports or map.port[port].ifp != ifp.ifp:
         return 0
-    _decide(c, map, table, &br.br.stat[c.index], ifp.ifp.port, mv.vec)
+    _decide(c, map, table, &br.br.stat[c.index], port, mv.vec)
     return mv.vec.n
 
 
 def bridge_split(CpuBlock cpu not None, BridgeBlock br not None, IfnetBlock ifp not None, MbufVec mv not None) -> list:
-    """Frames by output port, in order: [(port, vector)], copies of floods included; consumes ``mv``."""
+    """Frames by output, in order: [(interface index, vector)], copies of floods included; consumes ``mv``."""
     cdef cpu_t *c = here(cpu, mv)
-    cdef brmap_t *map = <brmap_t *> ns_load_ptr(&br.br.map, ACQREL)
+    cdef brmap_t *map = <brmap_t *> mv.vec.map
     cdef MbufVec part
     cdef outlist_t *out
     cdef uint32_t i, k, port
     result = []
-    _split(c, map, ifp.ifp, &br.br.stat[c.index], ifp.ifp.port, mv.vec)
+    if map == NULL:
+        return result
+    _split(c, ifp.ifp, &br.br.stat[c.index], mv.vec)
+    mv.vec.map = NULL
     for i in range(mv.vec.out_ports):
         port = c.port_order[i]
         out = &c.out[port]
@@ -116,7 +121,7 @@ def bridge_split(CpuBlock cpu not None, BridgeBlock br not None, IfnetBlock ifp 
             part.vec.m[k] = out.m[k]
         part.vec.n = out.n
         out.n = 0
-        result.append((port, part))
+        result.append((map.port[port].ifp.index, part))
     mv.vec.out_ports = 0
     return result
 

@@ -65,7 +65,8 @@ cdef struct pktvec_t:                    # 1..VEC_MAX frames of one receive inte
     uint16_t rcvif
     uint16_t queue
     uint32_t out_ports                   # number of ports in use after bridge_split
-    uint32_t pad
+    uint32_t inport                      # ingress port and port map that bridge_decide used
+    void *map                            # brmap_t; valid inside the read section
     mbuf_t *m[VEC_MAX]
     uint64_t dst[VEC_MAX]                # 48-bit keys, first byte of the address lowest
     uint64_t src[VEC_MAX]

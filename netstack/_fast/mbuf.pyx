@@ -137,6 +137,8 @@ cdef class MbufVec:
         self.vec.n = 0
         self.vec.rcvif = 0
         self.vec.queue = 0
+        self.vec.map = NULL
+        self.vec.out_ports = 0
 
     def __dealloc__(self):
         cdef uint32_t i

@@ -5,7 +5,7 @@ the holder looks again after it has let go: nothing is left behind (the fence be
 """
 from libc.stdint cimport uint32_t, uint64_t
 from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ns_fence, ACQREL
-from netstack._fast.cpu cimport cpu_t, txq_t, stat_drop, PUNT_TRANSMIT
+from netstack._fast.cpu cimport cpu_t, txq_t, stat_drop
 from netstack._fast.dispositions cimport Drop
 from netstack._fast.dring cimport desc_t, DESC_DD
 from netstack._fast.ifnet cimport ifnet_t, ifstat_t, IFF_LIVE
@@ -13,7 +13,6 @@ from netstack._fast.ifqueue cimport ifq_put, ifq_get, ifq_len
 from netstack._fast.kassert cimport ns_likely, ns_unlikely
 from netstack._fast.lock cimport spin_try, spin_enter, spin_exit
 from netstack._fast.mbuf cimport mbuf_t, m_of_data, m_put, m_freem, M_BCAST, M_MCAST
-from netstack._fast.stages cimport punt
 from netstack._fast.wire cimport hwtx_run
 
 
@@ -142,8 +141,9 @@ cdef inline uint32_t if_transmit(cpu_t *cpu, ifnet_t *ifp, mbuf_t **m, uint32_t 
         return 0
     if ns_unlikely(ifp.ntxq == 0):
         for i in range(n):
-            punt(cpu, ifp, m[i], PUNT_TRANSMIT, ifp.index)
-        return n
+            m_freem(cpu.pool, cpu.mag, m[i])
+        stat_drop(cpu, ifp, <uint32_t> Drop.TX_ERROR, n)
+        return 0
     ifp.stat[cpu.index].tx_bursts += 1
     return txq_transmit(cpu, <txq_t *> ifp.txq[ifp.txq_of_cpu[cpu.index]], ifp, m, n)
 

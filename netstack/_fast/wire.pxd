@@ -47,7 +47,7 @@ cdef struct hwrx_t:              # receive engine of one queue
     uint64_t received
     uint64_t missed              # frames lost for want of a descriptor
     uint64_t oversize            # frames longer than buffer_bytes
-    uint64_t resting             # frames that wait on the cable
+    uint64_t generated           # frames received that a generator made
     fifo_t *cable
     gen_t *gen
     intrsrc_t *intr
@@ -60,6 +60,7 @@ cdef struct txport_t:            # what the transmit queues of one NIC share: th
     double ns_per_byte           # 0: the wire takes no time
     double busy_until_ns
     uint64_t lost                # frames the far end had no room for
+    uint64_t counted             # frames counted and forgotten
 
 cdef struct hwtx_t:              # transmit engine of one queue
     spin_t lock

@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, calloc
 from libc.string cimport memcpy, memset
 
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, RELAXED, ACQREL
+from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ns_add_u64, ACQREL
 from netstack._fast.dring cimport DESC_DD, DESC_EOP
 from netstack._fast.intr cimport intr_raise
 from netstack._fast.lock cimport spin_enter, spin_exit
@@ -92,6 +92,7 @@ cdef uint32_t gen_run(hwrx_t *hw, gen_t *gen, uint32_t avail, uint64_t now_ns) n
             at = 0
     gen.at = at
     hw.head += n
+    hw.generated += n
     return n
 
 
@@ -115,7 +116,6 @@ cdef uint32_t cable_run(hwrx_t *hw, uint32_t avail) noexcept nogil:
             n += 1
         f.next = gone
         gone = f
-    hw.resting = hw.cable.n
     spin_exit(&hw.cable.lock)
     while gone != NULL:
         f = gone
@@ -145,12 +145,12 @@ cdef uint32_t hwrx_run(hwrx_t *hw, uint64_t now_ns) noexcept nogil:
 cdef void tx_to_cable(txport_t *port, desc_t *d) noexcept nogil:
     cdef cframe_t *f = cframe_new(d.nbytes)
     if f == NULL:
-        port.lost += 1
+        ns_add_u64(&port.lost, 1)
         return
     memcpy(f.data, d.addr, d.nbytes)
     spin_enter(&port.fifo.lock)
     if not fifo_put(port.fifo, f):
-        port.lost += 1
+        ns_add_u64(&port.lost, 1)
         free(f)
     spin_exit(&port.fifo.lock)
 
@@ -158,7 +158,7 @@ cdef void tx_to_cable(txport_t *port, desc_t *d) noexcept nogil:
 cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
     """Transmit engine: send what the doorbell gave, in order, as far as the wire's rate allows; how many frames."""
     cdef uint32_t tail, i, n = 0
-    cdef uint64_t nbytes = 0
+    cdef uint64_t nbytes = 0, counted = 0
     cdef desc_t *d
     cdef txport_t *port = hw.port
     cdef double start
@@ -181,12 +181,16 @@ cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
             break
         if port.counting == 0:
             tx_to_cable(port, d)
+        else:
+            counted += 1
         nbytes += d.nbytes
         ns_store_u32(&d.status, DESC_DD, ACQREL)
         n += 1
     hw.head += n
     hw.frames += n
     hw.nbytes += nbytes
+    if counted:
+        ns_add_u64(&port.counted, counted)
     spin_exit(&hw.lock)
     if n and hw.intr != NULL and port.ns_per_byte > 0:
         intr_raise(hw.intr)
@@ -309,6 +313,11 @@ cdef class Generator:
     def nbytes(self) -> int:
         return self.gen.nbytes
 
+    @property
+    def stop_ns(self) -> int:
+        """No frame is due at or after this."""
+        return self.gen.stop_ns
+
     def next_due_ns(self) -> int:
         """When the next frame is due; at or past the end of the trial when none is."""
         return <uint64_t> self.gen.next_ns + 1
@@ -336,6 +345,11 @@ cdef class HwRxQueue:
     def missed(self) -> int:
         """Frames lost for want of a descriptor."""
         return self.hw.missed
+
+    @property
+    def generated(self) -> int:
+        """Frames received that a generator made; the others came over the cable."""
+        return self.hw.generated
 
     @property
     def oversize(self) -> int:
@@ -400,6 +414,11 @@ cdef class TxPort:
     def lost(self) -> int:
         """Frames the far end had no room for."""
         return self.port.lost
+
+    @property
+    def counted(self) -> int:
+        """Frames counted and forgotten."""
+        return self.port.counted
 
     @property
     def busy_until_ns(self) -> float:

@@ -1,0 +1,1 @@
+"""Drivers.  They see hardware through registers, rings and interrupt vectors only."""

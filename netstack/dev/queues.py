@@ -1,0 +1,46 @@
+"""A driver's receive and transmit queues with their vectors and softints; shared by both frames (paper §3.2.1, §5.2)."""
+
+from netstack._fast.intr import IntrSource
+from netstack._fast.mbuf import MbufVec
+from netstack._fast.queue import RxQueue, TxQueue
+from netstack.dev.host import DriverHost
+from netstack.machine.api import Cpu, IntrHandle, Softint
+from netstack.net.ifnet import Ifnet
+
+__all__ = ["RxRing", "TxRing"]
+
+
+class RxRing:
+    """One receive queue of one interface."""
+
+    def __init__(self, host: DriverHost, ifp: Ifnet, queue: RxQueue, source: IntrSource) -> None:
+        self.host = host
+        self.ifp = ifp
+        self.queue = queue
+        self.source = source
+        self.softint: Softint | None = None
+        self.handle: IntrHandle | None = None
+        self._vectors: dict[int, MbufVec] = {}
+        queue.set_intr(source)
+
+    def vector(self, cpu: Cpu) -> MbufVec:
+        """Return the empty vector this queue works with on a CPU; one handler of a queue runs at a time."""
+        mv = self._vectors.get(cpu.index)
+        if mv is None or len(mv):
+            mv = self._vectors[cpu.index] = MbufVec(self.host.pool, cpu.index)
+        mv.rcvif = self.ifp.index
+        mv.queue = self.queue.index
+        return mv
+
+
+class TxRing:
+    """One transmit queue of one interface."""
+
+    def __init__(self, host: DriverHost, ifp: Ifnet, queue: TxQueue, source: IntrSource) -> None:
+        self.host = host
+        self.ifp = ifp
+        self.queue = queue
+        self.source = source
+        self.softint: Softint | None = None
+        self.handle: IntrHandle | None = None
+        queue.set_intr(source)

@@ -1,0 +1,127 @@
+"""The softint-only driver frame (paper §3.3): the hard handler marks and schedules, a softint does the work.
+
+Receive: drain up to the limit, hand each vector to ``ifp.if_input`` with the RX mutex dropped, look at the stopping flag
+again on the way back; then run again, or enable the interrupt when the ring is empty.  A cause that came meanwhile raises
+at once on enabling: nothing is lost between the last look and the enable.
+
+The compiled chain does the same for interfaces whose slots are the default ones; ``path="stages"`` runs this file.
+"""
+
+from netstack._fast import chain, kernels
+from netstack.dev.queues import RxRing, TxRing
+from netstack.kern.spl import IPL
+
+__all__ = ["hardintr", "rx_softint", "softdrv_attach", "softdrv_detach", "softdrv_rx", "softdrv_tx"]
+
+# What the compiled chain does per frame, for the virtual clock.
+CHAIN_STEPS = ("rx", "bridge_input", "bridge_forward", "if_transmit", "tx", "reclaim")
+
+
+def softdrv_attach(ring: RxRing | TxRing, name: str, intrid: str, cpu: int) -> None:
+    """Establish the softint and the interrupt of a queue on a CPU.
+
+    Context: control plane, before the queue runs.   Raises: what the registries raise.
+    """
+    engine = ring.host.engine
+    is_rx = isinstance(ring, RxRing)
+    kind = "python" if ring.host.path == "stages" else ("rx" if is_rx else "tx")
+    handler = rx_softint if isinstance(ring, RxRing) else softdrv_tx
+    ring.softint = engine.softints.establish(
+        "net", handler, ring, kind=kind, queue=ring.queue, name=f"{name} softint"
+    )
+    ring.queue.softint = ring.softint.handle
+    ring.handle = engine.intrs.establish(
+        ring.source,
+        IPL.VM,
+        hardintr,
+        ring,
+        name=name,
+        intrid=intrid,
+        cpu=cpu,
+        kind="softdrv",
+        queue=ring.queue,
+        softint=ring.softint.handle,
+    )
+
+
+def softdrv_detach(ring: RxRing | TxRing) -> None:
+    """Undo ``softdrv_attach``; waits until neither handler runs any more."""
+    engine = ring.host.engine
+    if ring.handle is not None:
+        engine.intrs.disestablish(ring.handle)
+        ring.handle = None
+    if ring.softint is not None:
+        engine.softints.disestablish(ring.softint)
+        ring.softint = None
+
+
+def hardintr(ring: RxRing | TxRing) -> None:
+    """Hard handler: the device has masked the vector itself; leave the rest to the softint.
+
+    Context: hard interrupt.   Cost: one schedule.
+    """
+    if ring.softint is not None:
+        ring.host.engine.softints.schedule(ring.softint)
+
+
+def rx_softint(ring: RxRing) -> None:
+    """Serve a receive queue: by the compiled chain, or stage by stage.
+
+    Context: softint at level net, on the CPU of the queue's interrupt.
+    """
+    engine = ring.host.engine
+    if ring.softint is None:
+        return
+    if ring.host.path == "stages":
+        softdrv_rx(ring)
+        return
+    cpu = engine.curcpu()
+    assert cpu is not None, "a softint runs on a CPU"
+    before = ring.queue.frames
+    chain.softint_run(cpu.block, ring.softint.handle)
+    frames = ring.queue.frames - before
+    for step in CHAIN_STEPS:
+        engine.charge(step, frames)
+
+
+def softdrv_rx(ring: RxRing) -> None:
+    """Drain a receive queue through the Python stages, up to its limit.
+
+    Context:  softint; no lock held.
+    Order:    as received.
+    Source:   paper §3.2.1 (lock dropped around if_input, stopping flag), §3.3.
+    """
+    engine = ring.host.engine
+    cpu = engine.curcpu()
+    assert cpu is not None, "a softint runs on a CPU"
+    left = ring.queue.limit
+    mv = ring.vector(cpu)
+    while left:
+        want = min(left, 256)
+        count = kernels.rx_drain(cpu.block, ring.queue, mv, want)
+        if count:
+            engine.charge("rx", count)
+            ring.ifp.if_input(ring.ifp, mv, cpu)
+            left -= count
+        if count < want:
+            if not ring.queue.stopping:
+                ring.source.enable()
+            return
+        mv = ring.vector(cpu)  # a hook may have kept the old one
+    assert ring.softint is not None
+    engine.softints.schedule(ring.softint)
+
+
+def softdrv_tx(ring: TxRing) -> None:
+    """Transmit completion: take back what was sent, restart what had to wait.
+
+    Context: softint at level net.
+    """
+    engine = ring.host.engine
+    cpu = engine.curcpu()
+    assert cpu is not None, "a softint runs on a CPU"
+    engine.charge("reclaim", kernels.tx_complete(cpu.block, ring.queue))
+    if not ring.queue.stopping:
+        ring.source.enable()
+    if ring.ifp.driver is not None:
+        ring.ifp.driver.doorbell()

@@ -1,0 +1,247 @@
+"""Interrupt handlers, and which CPU they run on (paper §2.3.1, §4.2; NetBSD intr(9), intrctl(8)).
+
+A source (an MSI-X vector, an INTx pin) is bound to a slot of one CPU.  By default that is CPU 0, as
+on the kernel the paper started from; ``distribute`` moves it, keeps the counts of every CPU, and
+loses nothing: a message that comes while the vector is masked waits in its pending bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from errno import EBUSY, EEXIST, EINVAL, ENOENT
+from typing import Any
+
+from netstack._fast.intr import IntrSource
+from netstack._fast.queue import RxQueue, TxQueue
+from netstack.errors import NetstackError
+from netstack.kern.context import assert_callable_from, run_handler
+from netstack.kern.kernel_lock import KernelLock
+from netstack.kern.spl import IPL
+from netstack.machine.api import Cpu, Engine, IntrHandle, IntrRow
+
+__all__ = ["IntrHandle", "IntrRegistry", "IntrRow"]
+
+VECTOR_MAX = 256  # as in _fast/defs.pxd
+
+
+class IntrRegistry:
+    """The interrupt handlers of a machine."""
+
+    def __init__(self, engine: Engine, kernel_lock: KernelLock) -> None:
+        self.engine = engine
+        self.kernel_lock = kernel_lock
+        self._slots: list[list[IntrHandle | None]] = [[None] * VECTOR_MAX for _ in engine.cpus]
+        self._handles: list[IntrHandle] = []  # in the order they were established
+        self._shielded: list[bool] = [False] * len(engine.cpus)
+        self.stray = 0  # interrupts that found no handler
+
+    def establish(
+        self,
+        source: IntrSource,
+        ipl: int,
+        fn: Callable[[Any], object],
+        arg: Any = None,
+        *,
+        name: str,
+        intrid: str = "",
+        cpu: int = 0,
+        mpsafe: bool = True,
+        kind: str = "python",
+        queue: RxQueue | TxQueue | None = None,
+        softint: int = 0,
+    ) -> IntrHandle:
+        """Bind a source to a handler, called as ``fn(arg)`` at ``ipl`` on ``cpu``.
+
+        Context: thread or control thread.
+        Args:    ipl -- ``IPL.VM`` and above.   mpsafe -- False: under KERNEL_LOCK.
+                 kind, queue, softint -- the compiled handler of the wall machine, if there is
+                 one: "softdrv" or "classic".
+                 cpu -- where it goes; a shielded one yields to the lowest that is not.
+        Raises:  NetstackError -- EINVAL, no such CPU, or a level of softints; EEXIST, the name is
+                 in use; EBUSY, no slot is free there.
+        """
+        assert_callable_from(self.engine, "interrupt_distribute")
+        if not 0 <= cpu < len(self._slots):
+            raise NetstackError(EINVAL, f"{name}: no CPU {cpu}; there are {len(self._slots)}")
+        if ipl < IPL.VM:
+            raise NetstackError(EINVAL, f"{name}: IPL {ipl} is for softints; use IPL.VM or above")
+        if any(ih.name == name for ih in self._handles):
+            raise NetstackError(EEXIST, f"{name}: an interrupt of that name is established")
+        if self._shielded[cpu]:
+            cpu = self._lowest_open(name)
+        slot = self._free_slot(cpu, name)
+        intrid = intrid or f"intr{len(self._handles)} {name}"
+        is_alone = not self.kernel_lock.locks_of(mpsafe)
+        if not is_alone and self.engine.giant is None:
+            kind = "python"  # compiled handlers know no KERNEL_LOCK on a NET_MPSAFE kernel
+        ih = IntrHandle(
+            name, intrid, source, int(ipl), fn, arg, mpsafe, kind, queue, softint, cpu, slot
+        )
+        source.mask()
+        self._install(ih, cpu, slot)
+        self._handles.append(ih)
+        source.unmask()
+        return ih
+
+    def disestablish(self, ih: IntrHandle) -> None:
+        """Take a handler away; on return it is not running and will not run.
+
+        Context: thread or control thread; waits.
+        """
+        assert_callable_from(self.engine, "interrupt_distribute")
+        if ih not in self._handles:
+            raise NetstackError(ENOENT, f"{ih.name}: no such interrupt; it is gone already")
+        ih.source.mask()
+        self._quiesce(ih)
+        self.engine.cross_call(ih.cpu, lambda: self._remove(ih))
+        self._handles.remove(ih)
+
+    def distribute(self, ih: IntrHandle, cpus: int | Iterable[int]) -> tuple[int, ...]:
+        """Move an interrupt to the lowest CPU of a set; return the CPUs it was on.
+
+        Context: thread or control thread; waits until nothing is pending on the old CPU.
+        Raises:  NetstackError -- EINVAL, no such CPU, or a shielded one; EBUSY, no slot free there;
+                 ENOENT, the interrupt is gone.
+        Source:  paper §4.2; NetBSD intr_distribute_handler(): mask, wait, move, unmask.
+        """
+        assert_callable_from(self.engine, "interrupt_distribute")
+        wanted = sorted({cpus} if isinstance(cpus, int) else {int(cpu) for cpu in cpus})
+        if ih not in self._handles:
+            raise NetstackError(ENOENT, f"{ih.name}: no such interrupt; it is gone")
+        if not wanted or not 0 <= wanted[0] < len(self._slots):
+            raise NetstackError(EINVAL, f"{ih.name}: no CPU {wanted}; there are {len(self._slots)}")
+        new = wanted[0]
+        if self._shielded[new]:
+            raise NetstackError(EINVAL, f"{ih.name}: CPU {new} takes no interrupts; 'intr' first")
+        old = ih.cpu
+        if new == old:
+            return (old,)
+        slot = self._free_slot(new, ih.name)
+        self._slots[new][slot] = ih  # nobody else may take it while we wait
+        ih.source.mask()
+        try:
+            self._quiesce(ih)
+        except NetstackError:
+            self._slots[new][slot] = None
+            ih.source.unmask()
+            raise
+        self.engine.cross_call(old, lambda: self._remove(ih))
+        self.engine.cross_call(new, lambda: self._install(ih, new, slot))
+        ih.source.unmask()
+        return (old,)
+
+    def list(self) -> Sequence[IntrRow]:
+        """Return one row per interrupt, in the order they were established."""
+        return [
+            IntrRow(ih.name, ih.intrid, self._counts(ih), (ih.cpu,), _device(ih.name))
+            for ih in self._handles
+        ]
+
+    def find(self, name: str) -> IntrHandle:
+        """Return the interrupt of a name (``wm0 RX1``) or an id (``msix0 vec 3``).
+
+        Raises: NetstackError -- ENOENT.
+        """
+        for ih in self._handles:
+            if name in (ih.name, ih.intrid):
+                return ih
+        raise NetstackError(ENOENT, f"{name}: no such interrupt; 'intrctl list' shows them")
+
+    def set_intr(self, cpu: int, allowed: bool) -> None:
+        """Let a CPU take interrupts, or shield it and move those it has to the lowest other CPU.
+
+        Context: thread or control thread; waits.
+        Raises:  NetstackError -- EINVAL, no such CPU; ENOENT, no CPU is left (the shield stays).
+        Source:  intrctl(8) intr and nointr; ``intr`` moves nothing back.
+        """
+        if not 0 <= cpu < len(self._slots):
+            raise NetstackError(EINVAL, f"no CPU {cpu}; there are {len(self._slots)}")
+        self._shielded[cpu] = not allowed
+        if allowed:
+            return
+        for ih in [ih for ih in self._handles if ih.cpu == cpu]:
+            self.distribute(ih, self._lowest_open(ih.name))
+
+    def is_intr(self, cpu: int) -> bool:
+        """Say whether a CPU takes interrupts."""
+        return not self._shielded[cpu]
+
+    def ipl(self, cpu: Cpu, slot: int) -> int:
+        """Return the level of what is bound to a slot; a stray interrupt counts as IPL_HIGH."""
+        ih = self._slots[cpu.index][slot]
+        return int(IPL.HIGH) if ih is None else ih.ipl
+
+    def deliver(self, cpu: Cpu, slot: int) -> None:
+        """Run the handler of an interrupt that was taken off the pending word.
+
+        Context: ``cpu`` itself, with its SPL below the handler's IPL.  Softints that became
+                 runnable are the caller's to dispatch when interrupt context is left.
+        """
+        ih = self._slots[cpu.index][slot]
+        if ih is None or ih.cpu != cpu.index:
+            self.stray += 1
+            return
+        cpu.block.count_one(slot)
+        ih.active += 1
+        try:
+            needs_lock = self.kernel_lock.locks_of(ih.is_mpsafe)
+            fn = self._run_locked if needs_lock else self._run_alone
+            run_handler(self.engine, cpu, "hard", ih.ipl, ih.name, fn, ih)
+        finally:
+            ih.active -= 1
+
+    def _run_alone(self, ih: IntrHandle) -> None:
+        self.engine.charge("hardintr")
+        ih.fn(ih.arg)
+
+    def _run_locked(self, ih: IntrHandle) -> None:
+        self.engine.charge("hardintr")
+        self.kernel_lock.enter()
+        try:
+            ih.fn(ih.arg)
+        finally:
+            self.kernel_lock.exit()
+
+    def _quiesce(self, ih: IntrHandle) -> None:
+        """Wait until the CPU of ``ih`` has nothing pending from it and is not inside it."""
+        block, slot = self.engine.cpus[ih.cpu].block, ih.slot
+        self.engine.wait_until(
+            lambda: slot not in block.intr_peek() and ih.active == 0,
+            f"{ih.name} to finish on CPU {ih.cpu}",
+        )
+
+    def _install(self, ih: IntrHandle, cpu: int, slot: int) -> None:
+        block = self.engine.cpus[cpu].block
+        block.bind(slot, ih.kind, ih.queue, ih.softint)
+        block.set_count(slot, ih.saved.pop(cpu, 0))
+        self._slots[cpu][slot] = ih
+        ih.cpu, ih.slot = cpu, slot
+        ih.source.route(cpu, slot)
+
+    def _remove(self, ih: IntrHandle) -> None:
+        block = self.engine.cpus[ih.cpu].block
+        ih.saved[ih.cpu] = block.count(ih.slot)
+        block.unbind(ih.slot)
+        self._slots[ih.cpu][ih.slot] = None
+
+    def _counts(self, ih: IntrHandle) -> tuple[int, ...]:
+        live = self.engine.cpus[ih.cpu].block.count(ih.slot)
+        ncpu = len(self._slots)
+        return tuple(live if i == ih.cpu else ih.saved.get(i, 0) for i in range(ncpu))
+
+    def _free_slot(self, cpu: int, name: str) -> int:
+        for slot, ih in enumerate(self._slots[cpu]):
+            if ih is None:
+                return slot
+        raise NetstackError(EBUSY, f"{name}: CPU {cpu} has no free interrupt slot; choose another")
+
+    def _lowest_open(self, name: str) -> int:
+        for cpu, is_shielded in enumerate(self._shielded):
+            if not is_shielded:
+                return cpu
+        raise NetstackError(ENOENT, f"{name}: no CPU takes interrupts; 'intr' lets one")
+
+
+def _device(name: str) -> str:
+    """Return the device part of an interrupt's name: ``wm0`` of ``wm0 RX1``."""
+    return name.partition(" ")[0]

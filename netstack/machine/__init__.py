@@ -1,0 +1,1 @@
+"""Who runs and when: CPUs and clock, real or virtual.  Knows no networking."""

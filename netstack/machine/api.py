@@ -1,0 +1,288 @@
+"""What a machine offers the stack: CPUs, a clock, locks that wait, and the only verbs that block.
+
+``machine/wall.py`` and ``machine/virtual.py`` implement ``Engine``; everything above talks to these
+protocols.  The registries that an engine carries (softints, interrupts, KERNEL_LOCK) are kernel
+facilities: ``kern.attach(engine)`` puts them in place.  Nothing here knows networking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from netstack._fast.cpu import SoftintTable
+from netstack._fast.intr import IntrController, IntrSource
+from netstack._fast.lock import SpinLock
+from netstack._fast.pserialize import PSerialize
+from netstack._fast.queue import RxQueue, TxQueue
+from netstack.machine.cpu import Context, Cpu
+
+__all__ = [
+    "BigLock",
+    "Callouts",
+    "Context",
+    "Cpu",
+    "Engine",
+    "IntrHandle",
+    "IntrRow",
+    "Intrs",
+    "Lwp",
+    "MachineLock",
+    "Pserializer",
+    "Softint",
+    "Softints",
+    "Timer",
+]
+
+
+class Timer(Protocol):
+    """One call to come, as returned by ``Engine.at``."""
+
+    @property
+    def when_ns(self) -> int: ...
+    @property
+    def is_pending(self) -> bool: ...
+    def cancel(self) -> bool:
+        """Take the call back; False when it was made already."""
+
+
+class Lwp(Protocol):
+    """A kernel thread made by ``Engine.spawn``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def is_done(self) -> bool: ...
+
+
+class MachineLock(Protocol):
+    """A lock whose waiting is known to the machine: recursive per CPU (or control thread).
+
+    A waiter spins; on the virtual machine its clock goes on to the holder's release, first come,
+    first served.  Not to be held over ``wait_until``: see ``release_all``.
+    """
+
+    name: str
+
+    @property
+    def depth(self) -> int:
+        """How often it is held, by whoever holds it."""
+
+    @property
+    def is_mine(self) -> bool:
+        """True when the calling CPU or control thread holds it."""
+
+    @property
+    def acquired(self) -> int: ...
+    @property
+    def contended(self) -> int: ...
+    @property
+    def waited_ns(self) -> int: ...
+    def enter(self, depth: int = 1) -> None: ...
+    def exit(self) -> None: ...
+    def release_all(self) -> int:
+        """Drop every hold of the caller, if it has any; return how many ``enter`` has to retake."""
+
+
+class BigLock(Protocol):
+    """KERNEL_LOCK and softnet_lock of a machine; see ``kern/kernel_lock.py``."""
+
+    @property
+    def is_mine(self) -> bool: ...
+    def locks_of(self, is_mpsafe: bool) -> bool: ...
+    def enter(self) -> None: ...
+    def exit(self) -> None: ...
+    def held(self) -> AbstractContextManager[None]: ...
+    def release_all(self) -> tuple[int, int]: ...
+    def reacquire(self, held: tuple[int, int]) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Softint:
+    """A software interrupt; the same handle on every CPU.  See ``kern/softint.py``."""
+
+    handle: int
+    level: int  # 0 clock, 1 bio, 2 net, 3 serial
+    fn: Callable[[Any], object]
+    arg: Any
+    is_mpsafe: bool
+    name: str
+    is_dead: bool = False
+    active: int = 0  # CPUs inside fn
+    runs: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class IntrHandle:
+    """One handler on an interrupt source.  See ``kern/intr.py``."""
+
+    name: str
+    intrid: str  # "msix0 vec 3"
+    source: IntrSource
+    ipl: int
+    fn: Callable[[Any], object]
+    arg: Any
+    is_mpsafe: bool
+    kind: str
+    queue: RxQueue | TxQueue | None
+    softint: int
+    cpu: int
+    slot: int
+    saved: dict[int, int] = field(default_factory=dict)  # counts of the CPUs it is not on
+    active: int = 0
+
+
+class IntrRow(NamedTuple):
+    """One line of ``intrctl list``."""
+
+    name: str
+    intrid: str
+    counts: tuple[int, ...]  # by CPU
+    affinity: tuple[int, ...]  # CPUs the interrupt is assigned to
+    devices: str
+
+
+class Softints(Protocol):
+    """Software interrupts of a machine."""
+
+    def establish(
+        self,
+        level: str | int,
+        fn: Callable[[Any], object],
+        arg: Any = None,
+        *,
+        mpsafe: bool = True,
+        kind: str = "python",
+        queue: RxQueue | TxQueue | None = None,
+        name: str = "",
+    ) -> Softint: ...
+    def disestablish(self, si: Softint) -> None: ...
+    def schedule(self, si: Softint) -> None: ...
+    def schedule_cpu(self, si: Softint, cpu_index: int) -> None: ...
+    def dispatch(self, cpu: Cpu, level: int | None = None) -> int: ...
+    def run_handle(self, cpu: Cpu, handle: int) -> None: ...
+    def may_run(self, cpu: Cpu) -> bool: ...
+
+
+class Intrs(Protocol):
+    """Interrupt handlers of a machine and the CPUs they run on."""
+
+    def establish(
+        self,
+        source: IntrSource,
+        ipl: int,
+        fn: Callable[[Any], object],
+        arg: Any = None,
+        *,
+        name: str,
+        intrid: str = "",
+        cpu: int = 0,
+        mpsafe: bool = True,
+        kind: str = "python",
+        queue: RxQueue | TxQueue | None = None,
+        softint: int = 0,
+    ) -> IntrHandle: ...
+    def disestablish(self, ih: IntrHandle) -> None: ...
+    def distribute(self, ih: IntrHandle, cpus: int | Iterable[int]) -> tuple[int, ...]: ...
+    def list(self) -> Sequence[IntrRow]: ...
+    def find(self, name: str) -> IntrHandle: ...
+    def set_intr(self, cpu: int, allowed: bool) -> None: ...
+    def ipl(self, cpu: Cpu, slot: int) -> int: ...
+    def deliver(self, cpu: Cpu, slot: int) -> None: ...
+
+
+class Pserializer(Protocol):
+    """Read sections and grace periods; see ``kern/pserialize.py``."""
+
+    def read_enter(self, cpu: Cpu) -> int: ...
+    def read_exit(self, cpu: Cpu, s: int) -> None: ...
+    def perform(self, timeout_s: float = 10.0) -> None: ...
+
+
+class Callouts(Protocol):
+    """Timed calls of a machine; see ``kern/callout.py``."""
+
+    def is_due(self, callout: Any, cpu_index: int) -> None: ...
+
+
+class Engine(Protocol):
+    """A machine: it runs CPUs and owns their clock."""
+
+    clock: Literal["wall", "virtual"]
+    kernel: str
+    is_giant_locked: bool  # the kernel is GENERIC
+    seed: int
+    controller: IntrController
+    softint_table: SoftintTable
+    giant: SpinLock | None  # lock word of compiled loops; KERNEL_LOCK itself is kernel_lock
+    psz: PSerialize
+    # Set by kern.attach():
+    softints: Softints
+    intrs: Intrs
+    kernel_lock: BigLock
+    pserialize: Pserializer
+    callouts: Callouts
+
+    @property
+    def cpus(self) -> Sequence[Cpu]: ...
+
+    def now_ns(self) -> int:
+        """Machine time of the caller: of its CPU on the virtual machine."""
+
+    def curcpu(self) -> Cpu | None:
+        """The CPU that runs the caller; None in a control thread and in a device-side event."""
+
+    def charge(self, what: str, n: int = 1, nbytes: int = 0) -> None:
+        """Let the current CPU's time go on by the cost of ``n`` times ``what``; may preempt.
+
+        Not inside a pserialize read section.  Nothing on the wall machine or without a CPU.
+        """
+
+    def at(self, when_ns: int, fn: Callable[[], object], background: bool = False) -> Timer:
+        """Call ``fn`` at a machine time, without a CPU; ``fn`` may not wait.
+
+        A background call (periodic maintenance) does not keep ``run()`` going.
+        """
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+        """Wait, letting others work; KERNEL_LOCK is given up meanwhile and taken back to its depth.
+
+        Context: thread or control thread.  The condition may be called by anyone, often: it must
+                 not need a CPU and must not wait.
+        Raises:  NetstackError -- EDEADLK, nothing is left that could make it true;
+                 ETIMEDOUT.  EDEADLK too from a softint or interrupt, which cannot wait.
+        """
+
+    def cross_call(self, cpu_index: int, fn: Callable[[], object]) -> None:
+        """Run ``fn`` while that CPU is between two handlers, and wait for it (NetBSD xcall(9)).
+
+        Context: thread or control thread; may sleep.
+        """
+
+    def spawn(self, fn: Callable[[], object], *, cpu: int = 0, name: str = "") -> Lwp:
+        """Start a kernel thread; it may wait and sleep."""
+
+    def new_lock(self, name: str) -> MachineLock:
+        """Make a lock; the one named ``KERNEL_LOCK`` is also the compiled loops' ``giant``."""
+
+    def unmask(self, cpu: Cpu) -> None:
+        """Run on the current CPU, highest first, what its SPL no longer holds off.
+
+        Called by ``splx`` and by ``softint_schedule``.  The wall machine may leave it to its loop.
+        """
+
+    def handler_starts(self, cpu: Cpu) -> None:
+        """Note the activation of ``cpu.handler`` in ``cpu.context`` (trace, digest)."""
+
+    def handler_failed(self, cpu: Cpu, error: BaseException) -> None:
+        """Take over an exception of a handler: it comes out of ``run()``; the CPU goes on."""
+
+    def run(self, seconds: float | None = None) -> None:
+        """Let the CPUs work: until idle, or for so much machine time."""
+
+    def kick(self, cpu_index: int) -> None:
+        """Something became pending on that CPU from outside."""
+
+    def close(self) -> None: ...

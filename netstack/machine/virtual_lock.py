@@ -1,0 +1,119 @@
+"""A lock in virtual time: a waiter's clock goes on to the holder's release (paper §2.2.1).
+
+First come, first served: CPUs reach the lock in the order of their clocks, so the queue is in the
+order of arrival.  The owner is a CPU, as with NetBSD's KERNEL_LOCK: what interrupts the holder on
+its CPU has the lock too.  A spinner stays open to interrupts above its SPL.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from errno import EDEADLK, EPERM
+from typing import TYPE_CHECKING
+
+from netstack.errors import NetstackError
+from netstack.machine.virtual_cpu import VirtualCpu
+
+if TYPE_CHECKING:
+    from netstack.machine.virtual import VirtualEngine
+
+__all__ = ["VirtualLock"]
+
+
+class VirtualLock:
+    """See ``machine.api.MachineLock``."""
+
+    def __init__(self, engine: VirtualEngine, name: str, handoff_ns: int) -> None:
+        self.name = name
+        self.depth = 0
+        self.acquired = 0
+        self.contended = 0
+        self.waited_ns = 0
+        self._engine = engine
+        self._handoff_ns = handoff_ns
+        self._owner: VirtualCpu | str | None = None  # "control" is a holder without a CPU
+        self._queue: deque[tuple[int, VirtualCpu, int]] = deque()  # arrival, CPU, depth wanted
+
+    @property
+    def is_mine(self) -> bool:
+        """True when the calling CPU, or control thread, holds it."""
+        return self._owner is not None and self._owner == self._caller()
+
+    def enter(self, depth: int = 1) -> None:
+        """Take it ``depth`` times, waiting for another holder.
+
+        Raises: NetstackError -- EDEADLK, held by a CPU and called from a device-side event.
+        """
+        caller = self._caller()
+        self.acquired += 1
+        if self._owner == caller:
+            self.depth += depth
+        elif self._owner is None and not self._queue:
+            self._owner, self.depth = caller, depth
+        elif isinstance(caller, VirtualCpu):
+            self.contended += 1
+            self._spin(caller, depth)
+        else:
+            self.contended += 1
+            self._engine.wait_until(self._is_free, f"{self.name}, held by {self.holder}")
+            self._owner, self.depth = caller, depth
+
+    def exit(self) -> None:
+        """Undo one ``enter``; the last one passes the lock on.
+
+        Raises: NetstackError -- EPERM, the caller does not hold it.
+        """
+        if not self.is_mine:
+            raise NetstackError(EPERM, f"{self.name}: released by who does not hold it")
+        self.depth -= 1
+        if self.depth == 0:
+            self._pass_on()
+
+    def release_all(self) -> int:
+        """Drop every hold of the caller; return how many there were."""
+        if not self.is_mine:
+            return 0
+        depth, self.depth = self.depth, 0
+        self._pass_on()
+        return depth
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, in words."""
+        owner = self._owner
+        if isinstance(owner, VirtualCpu):
+            return f"CPU {owner.index} ({owner.handler or 'idle'})"
+        return "nobody" if owner is None else "a control thread"
+
+    def _caller(self) -> VirtualCpu | str:
+        return self._engine.curcpu() or "control"
+
+    def _is_free(self) -> bool:
+        return self._owner is None and not self._queue
+
+    def _spin(self, cpu: VirtualCpu, depth: int) -> None:
+        if all(waiter is not cpu for _, waiter, _ in self._queue):
+            self._queue.append((cpu.time, cpu, depth))
+            depth = 0  # granted with the lock
+        # else: what we interrupted on this CPU waits already; its turn is ours as well.
+        while self._owner is not cpu:
+            self._engine.spin(cpu, self)
+        self.depth += depth
+
+    def _pass_on(self) -> None:
+        self._owner = None
+        if not self._queue:
+            return
+        now_ns = self._engine.now_ns()
+        arrival_ns, cpu, depth = self._queue.popleft()
+        self._owner, self.depth = cpu, depth
+        self.waited_ns += max(0, now_ns - arrival_ns)
+        self._engine.wake(cpu, now_ns + self._handoff_ns)
+
+    def deadlock(self, cpu: VirtualCpu) -> NetstackError:
+        """The error when nothing runs that could release it."""
+        return NetstackError(
+            EDEADLK,
+            f"CPU {cpu.index} ({cpu.handler}) waits for {self.name}, held by {self.holder}, "
+            f"and nothing runs that could release it",
+        )

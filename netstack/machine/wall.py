@@ -1,0 +1,318 @@
+"""The real machine: a pinned OS thread per CPU, the host's clock (paper §6: what scales, scales for real).
+
+Between two ``run`` calls the CPUs rest: the loops have come back, nothing moves, counters are exact.  ``run()`` starts
+them, serves timed calls in the calling thread, and stops them when everything is idle or the time is up.
+
+Context: control threads.  Knows no networking.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from errno import EBUSY, EDEADLK, EINVAL, ENXIO, ETIMEDOUT
+from typing import Literal
+
+from netstack._fast.intr import IntrController
+from netstack._fast.mbuf import MbufPool
+from netstack.errors import NetstackError
+from netstack.machine.api import BigLock, Callouts, Cpu, Intrs, Pserializer, Softints
+from netstack.machine.cpu import build_cpus, is_giant_locked
+from netstack.machine.wall_cpu import WallCpu
+from netstack.machine.wall_lock import WallLock
+from netstack.machine.wall_timer import TimerHeap, WallTimer
+
+__all__ = ["WallEngine"]
+
+NS_PER_S = 1_000_000_000
+POLL_S = 50e-6  # between looks for idleness
+QUIET_LOOKS = 3  # looks in a row that must find nothing new
+
+
+class WallLwp:
+    """A kernel thread: an OS thread of its own; see ``machine.api.Lwp``."""
+
+    def __init__(self, name: str, fn: Callable[[], object], failed: Callable[[BaseException], None]) -> None:
+        self.name = name
+        self._fn = fn
+        self._failed = failed
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def is_done(self) -> bool:
+        return not self.thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._fn()
+        except BaseException as error:
+            self._failed(error)
+
+
+class WallEngine:
+    """See ``machine.api.Engine``; ``kern.attach`` has to follow.
+
+    Args:   seed -- of everything that draws lots (hash keys).   pin -- bind CPU i to processor i of the host, modulo.
+    Raises: NetstackError -- EINVAL, see ``build_cpus``.
+    """
+
+    clock: Literal["wall", "virtual"] = "wall"
+    softints: Softints
+    intrs: Intrs
+    kernel_lock: BigLock
+    pserialize: Pserializer
+    callouts: Callouts
+
+    def __init__(
+        self,
+        ncpu: int,
+        pool: MbufPool,
+        controller: IntrController | None = None,
+        kernel: str = "NET_MPSAFE",
+        seed: int = 0,
+        *,
+        psz_strategy: str = "auto",
+        pin: bool = True,
+    ) -> None:
+        parts = build_cpus(ncpu, pool, kernel, controller, psz_strategy=psz_strategy)
+        self.kernel = kernel
+        self.is_giant_locked = is_giant_locked(kernel)
+        self.seed = seed
+        self.controller = parts.controller
+        self.softint_table = parts.softints
+        self.giant = parts.giant
+        self.psz = parts.psz
+        self.cpus: Sequence[Cpu] = parts.cpus
+        self._start_ns = time.monotonic_ns()
+        self._timers = TimerHeap()
+        self._local = threading.local()
+        self._control_lock = threading.RLock()
+        self._run_lock = threading.RLock()
+        self._errors: list[BaseException] = []
+        self._lwps: list[WallLwp] = []
+        self._is_closed = False
+        self._pid = os.getpid()
+        processors = sorted(os.sched_getaffinity(0)) if pin else []
+        self._threads: list[WallCpu] = []
+        for cpu in self.cpus:
+            cpu.machine = self
+            processor = processors[cpu.index % len(processors)] if processors else -1
+            self._threads.append(WallCpu(cpu, -self._start_ns, processor, self._serve_python))
+            self.psz.idle(cpu.index, True)
+
+    # Time.
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the machine was made."""
+        return time.monotonic_ns() - self._start_ns
+
+    def curcpu(self) -> Cpu | None:
+        """The CPU the calling thread runs handlers of; None in control threads."""
+        return getattr(self._local, "cpu", None)
+
+    def charge(self, what: str, n: int = 1, nbytes: int = 0) -> None:
+        """Nothing: time passes by itself here."""
+
+    def at(self, when_ns: int, fn: Callable[[], object], background: bool = False) -> WallTimer:
+        """Call ``fn`` at a machine time, from the thread that runs the machine."""
+        return self._timers.add(int(when_ns), fn, background)
+
+    # Waiting.
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+        """Wait until a condition holds; a machine at rest is run meanwhile.
+
+        Raises: NetstackError -- ETIMEDOUT; EDEADLK from a handler, which cannot wait.
+        """
+        cpu = self.curcpu()
+        if cpu is not None:
+            raise NetstackError(EDEADLK, f"{cpu!r} cannot wait for {what}; only threads may")
+        if condition():
+            return
+        held = self.kernel_lock.release_all()
+        started = self._run_lock.acquire(blocking=False) and not self._is_running
+        try:
+            if started:
+                self._start()
+            deadline_ns = time.monotonic_ns() + round(timeout_s * NS_PER_S)
+            while not condition():
+                if time.monotonic_ns() > deadline_ns:
+                    raise NetstackError(ETIMEDOUT, f"waited {timeout_s:g} s for {what}")
+                self._serve_timers()
+                time.sleep(POLL_S)
+        finally:
+            if started:
+                self._stop()
+            self._release_run_lock()
+            self.kernel_lock.reacquire(held)
+
+    def cross_call(self, cpu_index: int, fn: Callable[[], object]) -> None:
+        """Run ``fn`` while that CPU is between two handlers."""
+        cpu = self.curcpu()
+        if cpu is not None:
+            raise NetstackError(EDEADLK, f"{cpu!r} cannot wait for CPU {cpu_index}")
+        self._threads[cpu_index].paused(fn)
+
+    def control_lock(self) -> AbstractContextManager[object]:
+        """The lock of control operations: one at a time, whatever thread they come from."""
+        return self._control_lock
+
+    def spawn(self, fn: Callable[[], object], *, cpu: int = 0, name: str = "") -> WallLwp:
+        """Start a kernel thread.  ``cpu`` is where it would like to run; the host decides.
+
+        Raises: NetstackError -- EINVAL, no such CPU.
+        """
+        if not 0 <= cpu < len(self.cpus):
+            raise NetstackError(EINVAL, f"no CPU {cpu}; there are {len(self.cpus)}")
+        lwp = WallLwp(name or getattr(fn, "__name__", "lwp"), fn, self._errors.append)
+        self._lwps.append(lwp)
+        lwp.thread.start()
+        return lwp
+
+    def sleep(self, seconds: float, background: bool = False) -> None:
+        """Let the calling thread sleep."""
+        held = self.kernel_lock.release_all()
+        time.sleep(seconds)
+        self.kernel_lock.reacquire(held)
+
+    def new_lock(self, name: str) -> WallLock:
+        """Make a lock; KERNEL_LOCK shares its word with the compiled loops."""
+        return WallLock(name, self.giant if name == "KERNEL_LOCK" else None)
+
+    # Handlers in Python.
+
+    def unmask(self, cpu: Cpu) -> None:
+        """Nothing: the loop takes what became pending when it goes on."""
+
+    def handler_starts(self, cpu: Cpu) -> None:
+        """Nothing: there is no trace in wall time."""
+
+    def handler_failed(self, cpu: Cpu, error: BaseException) -> None:
+        """Keep an exception of a handler: ``run()`` raises it; the CPU goes on."""
+        error.add_note(f"in {cpu.context} handler '{cpu.handler}' on CPU {cpu.index}")
+        self._errors.append(error)
+
+    def _serve_python(self, cpu: Cpu) -> None:
+        """Run what waits for Python on a CPU whose loop is paused."""
+        block = cpu.block
+        block.now_ns = self.now_ns()
+        self._local.cpu = cpu
+        try:
+            for slot in block.python_vectors():
+                self.intrs.deliver(cpu, slot)
+            handle = block.python_softint()
+            while handle >= 0:
+                self.softints.run_handle(cpu, handle)
+                handle = block.python_softint()
+            self.psz.switchpoint(cpu.index)
+        finally:
+            self._local.cpu = None
+
+    # Running.
+
+    @property
+    def _is_running(self) -> bool:
+        return any(thread.is_running for thread in self._threads)
+
+    def start(self) -> None:
+        """Let the CPUs work until ``stop``, without a thread that waits for them.
+
+        Timed calls are served by ``run`` and ``wait_until`` only.
+        """
+        self._check_usable()
+        with self._run_lock:
+            if not self._is_running:
+                self._start()
+
+    def stop(self) -> None:
+        """Bring the CPUs to rest; what is pending stays pending."""
+        with self._run_lock:
+            self._stop()
+
+    def run(self, seconds: float | None = None) -> None:
+        """Let the CPUs work: until idle, or for so many seconds.
+
+        Raises: what a Python handler raised; NetstackError -- EBUSY, another thread runs the machine;
+                ENXIO, it is closed.
+        """
+        self._check_usable()
+        if not self._run_lock.acquire(blocking=False):
+            raise NetstackError(EBUSY, "another thread runs this machine")
+        was_running = self._is_running
+        try:
+            if not was_running:
+                self._start()
+            if seconds is None:
+                self._wait_idle()
+            else:
+                self._pass_time(seconds)
+        finally:
+            if not was_running:
+                self._stop()
+            self._run_lock.release()
+        if self._errors:
+            raise self._errors.pop(0)
+
+    def kick(self, cpu_index: int) -> None:
+        """Wake a CPU that may sleep."""
+        self.controller.wake(cpu_index)
+
+    def close(self) -> None:
+        """End the machine's threads; idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if os.getpid() != self._pid:
+            return  # a forked child has no threads to end
+        for thread in self._threads:
+            thread.close()
+
+    def _check_usable(self) -> None:
+        if self._is_closed:
+            raise NetstackError(ENXIO, "the machine is closed")
+        if os.getpid() != self._pid:
+            raise NetstackError(ENXIO, "the machine's threads stayed in the parent process")
+
+    def _release_run_lock(self) -> None:
+        try:
+            self._run_lock.release()
+        except RuntimeError:
+            return  # it was another thread's: the machine runs anyway
+
+    def _start(self) -> None:
+        for cpu in self.cpus:
+            self.psz.idle(cpu.index, False)
+        for thread in self._threads:
+            thread.start()
+
+    def _stop(self) -> None:
+        for thread in self._threads:
+            thread.stop()
+        for cpu in self.cpus:
+            self.psz.idle(cpu.index, True)
+
+    def _serve_timers(self) -> None:
+        for timer in self._timers.take_due(self.now_ns()):
+            timer.fn()
+
+    def _pass_time(self, seconds: float) -> None:
+        end_ns = self.now_ns() + round(seconds * NS_PER_S)
+        while (now_ns := self.now_ns()) < end_ns and not self._errors:
+            self._serve_timers()
+            next_ns = self._timers.next_ns()
+            until_ns = end_ns if next_ns is None else min(end_ns, max(next_ns, now_ns))
+            time.sleep(min(max(until_ns - now_ns, 0) / NS_PER_S, 0.05))
+
+    def _wait_idle(self) -> None:
+        """Wait until no CPU has anything to do, in several looks: work moves between CPUs."""
+        quiet = 0
+        before = -1
+        while quiet < QUIET_LOOKS and not self._errors:
+            self._serve_timers()
+            blocks = [cpu.block for cpu in self.cpus]
+            is_quiet = all(block.is_idle for block in blocks) and not self._timers.has_foreground()
+            done = sum(block.counters["loops"] for block in blocks)
+            quiet = quiet + 1 if is_quiet and done == before else 0
+            before = done
+            time.sleep(POLL_S)
