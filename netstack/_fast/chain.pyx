@@ -421,8 +421,8 @@ def stop(CpuBlock cpu not None, flag: bool) -> None:
     cpu.controller.wake(cpu.index)
 
 
-def pause(CpuBlock cpu not None) -> bool:
-    """Python thread: take the CPU over; False when its loop has ended (there is nobody to take it from).
+def pause(CpuBlock cpu not None) -> None:
+    """Python thread: take the CPU over from its loop, which must not end meanwhile.
 
     Waits with the GIL held: the loop never needs it and lets go within one vector.
     """
@@ -431,23 +431,24 @@ def pause(CpuBlock cpu not None) -> bool:
     ns_xchg_u32(&c.pause_wanted, 1)
     cpu.controller.wake(cpu.index)
     while ns_load_u32(&c.paused, ACQREL) == 0:
-        if ns_load_u32(&c.stop, ACQREL):
-            ns_store_u32(&c.pause_wanted, 0, ACQREL)
-            return False
         ns_pause()
         spins += 1
         if spins & 255 == 0:
             with nogil:
                 sched_yield()
     ns_store_u32(&c.python_posted, 0, ACQREL)
-    return True
 
 
 def resume(CpuBlock cpu not None) -> None:
     """Python thread: give the CPU back to its loop."""
+    cdef uint32_t spins = 0
     ns_store_u32(&cpu.cpu.pause_wanted, 0, ACQREL)
-    while ns_load_u32(&cpu.cpu.paused, ACQREL) and ns_load_u32(&cpu.cpu.stop, ACQREL) == 0:
+    while ns_load_u32(&cpu.cpu.paused, ACQREL):
         ns_pause()
+        spins += 1
+        if spins & 255 == 0:
+            with nogil:
+                sched_yield()
 
 
 def set_eventfds(CpuBlock cpu not None, wake_fd: int, python_fd: int) -> None:

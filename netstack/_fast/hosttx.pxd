@@ -219,7 +219,6 @@ cdef inline uint32_t host_start(cpu_t *cpu, txq_t *txq, send_fn send) noexcept n
             send(tx, stat, 0, n)
         for i in range(n):
             m_freem(cpu.pool, cpu.mag, tx.batch[i])
-        stat.tx_bursts += 1
         total += n
 
 

@@ -40,10 +40,10 @@ def run(machine: Machine, argv: list[str]) -> str:
     if not argv:
         raise usage(USAGE)
     verb, *words = argv
-    intrs = machine.engine.intrs
+    intrctl = machine.intrctl
     if verb == "list":
         options = parse(words, "cz", "json")
-        rows = [row for row in intrs.list() if "-z" not in options or sum(row.counts)]
+        rows = [row for row in intrctl.list() if "-z" not in options or sum(row.counts)]
         if "--json" in options:
             return json.dumps([as_dict(row) for row in rows])
         return compact(rows) if "-c" in options else table(rows, machine.ncpu)
@@ -51,11 +51,12 @@ def run(machine: Machine, argv: list[str]) -> str:
         options = parse(words, "i:c:")
         if "-i" not in options:
             raise usage(USAGE)
-        intrs.distribute(intrs.find(options["-i"]), cpu_of(machine, options))
+        intrctl.affinity(options["-i"], cpu_of(machine, options))
         return ""
     if verb in ("intr", "nointr"):
         options = parse(words, "c:")
-        intrs.set_intr(cpu_of(machine, options), verb == "intr")
+        change = intrctl.intr if verb == "intr" else intrctl.nointr
+        change(cpu_of(machine, options))
         return ""
     raise usage(USAGE)
 

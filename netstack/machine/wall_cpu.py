@@ -28,7 +28,7 @@ class WallCpu:
 
     def __init__(self, cpu: Cpu, offset_ns: int, processor: int, serve: Callable[[Cpu], None]) -> None:
         self.cpu = cpu
-        self.lock = threading.RLock()  # who may pause the loop
+        self.lock = threading.RLock()  # guards is_running; its holder may pause the loop
         self._offset_ns = offset_ns
         self._processor = processor
         self._serve = serve
@@ -47,25 +47,29 @@ class WallCpu:
         self._python.start()
 
     def start(self) -> None:
-        """Let the loop run."""
-        chain.stop(self.cpu.block, False)
-        self._stopped.clear()
-        self.is_running = True
-        self._gate.release()
+        """Let the loop run, and the Python thread look at what was left over."""
+        with self.lock:
+            chain.stop(self.cpu.block, False)
+            self._stopped.clear()
+            self.is_running = True
+            self._gate.release()
+        os.eventfd_write(self._python_fd, 1)
 
     def stop(self) -> None:
         """Make the loop come back and wait for it; what is pending stays pending."""
-        if self.is_running:
-            chain.stop(self.cpu.block, True)
-            self._stopped.wait()
-            self.is_running = False
+        with self.lock:
+            if self.is_running:
+                chain.stop(self.cpu.block, True)
+                self._stopped.wait()
+                self.is_running = False
 
     def paused(self, fn: Callable[[], object]) -> None:
         """Run ``fn`` while the loop is between two handlers."""
         with self.lock:
-            if not self.is_running or not chain.pause(self.cpu.block):
+            if not self.is_running:
                 fn()
                 return
+            chain.pause(self.cpu.block)
             try:
                 fn()
             finally:
@@ -102,5 +106,6 @@ class WallCpu:
             if poller.poll(STEP_S * 1000):
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._python_fd)
-                if not self._is_closing:
-                    self.paused(lambda: self._serve(self.cpu))
+                with self.lock:
+                    if self.is_running:  # at rest, work waits for the next start
+                        self.paused(lambda: self._serve(self.cpu))

@@ -85,6 +85,8 @@ class BridgeMember:
 def port_specs(members: Sequence[BridgeMember]) -> list[PortSpec]:
     """Return the port map of a member list, by port number; gaps have no interface."""
     specs = [_NO_MEMBER] * (1 + max((member.port for member in members), default=-1))
+    group = _Flood([m for m in members if m.egress_drop is None])
+    unknown = _Flood([m for m in group.members if m.flags & IFBIF.DISCOVER])
     for member in members:
         drop = member.egress_drop
         specs[member.port] = PortSpec(
@@ -94,8 +96,8 @@ def port_specs(members: Sequence[BridgeMember]) -> list[PortSpec]:
             is_protected=IFBIF.PROTECTED in member.flags,
             stp=IFBIF.STP in member.flags,
             egress_drop=-1 if drop is None else int(drop),
-            unknown=[m.port for m in members if m.flags & IFBIF.DISCOVER and _reaches(member, m)],
-            group=[m.port for m in members if _reaches(member, m)],
+            unknown=unknown.ports_from(member),
+            group=group.ports_from(member),
         )
     return specs
 
@@ -103,7 +105,20 @@ def port_specs(members: Sequence[BridgeMember]) -> list[PortSpec]:
 _NO_MEMBER = PortSpec(None, "local", False, False, False, -1, (), ())
 
 
-def _reaches(source: BridgeMember, member: BridgeMember) -> bool:
-    """Say whether a flood that entered by ``source`` leaves by ``member``."""
-    is_private = bool(source.flags & member.flags & IFBIF.PROTECTED)
-    return member is not source and member.egress_drop is None and not is_private
+class _Flood:
+    """Who a flood reaches; its lists share their work, as there is one per member."""
+
+    def __init__(self, members: list[BridgeMember]) -> None:
+        self.members = members
+        self._ports = [m.port for m in members]
+        self._ports_public = [m.port for m in members if not m.flags & IFBIF.PROTECTED]
+        self._place = {m.port: i for i, m in enumerate(members)}
+
+    def ports_from(self, source: BridgeMember) -> list[int]:
+        """Return the ports that a flood entering by ``source`` leaves by, in member order."""
+        if source.flags & IFBIF.PROTECTED:
+            return self._ports_public
+        place = self._place.get(source.port)
+        if place is None:
+            return self._ports
+        return self._ports[:place] + self._ports[place + 1 :]

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,12 +41,15 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Return every module name the file imports, at any depth of its code."""
+    """Return every module name the file imports, at any depth of its code.
+
+    What stands under ``if TYPE_CHECKING:`` never runs and does not count.
+    """
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return set(CYTHON_IMPORT.findall(text))
     names: set[str] = set()
-    for node in ast.walk(ast.parse(text, str(path))):
+    for node in _running_nodes(ast.parse(text, str(path))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -56,6 +60,15 @@ def imports(path: Path) -> set[str]:
                 base = ".".join([*package[:keep], *filter(None, [base])])
             names.update(_imported_modules(base, [alias.name for alias in node.names]))
     return names
+
+
+def _running_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes below ``node`` without the bodies of ``if TYPE_CHECKING:``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child
+        yield from _running_nodes(child)
 
 
 def _imported_modules(base: str, names: list[str]) -> set[str]:
