@@ -5,6 +5,7 @@ comes before each frame's own look-up, so a burst equals its frames one at a tim
 known where it is (the steady state), learning changes nothing and the look-ups may run staged over the vector.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from netstack._fast.cpu cimport cpu_t, outlist_t, stat_drop
 from netstack._fast.bridge cimport (bridge_t, brmap_t, bport_t, brstat_t, OUT_UNKNOWN, OUT_GROUP, OUT_STACK, OUT_STP,
                                     OUT_DROP, OUT_LOCAL, INGRESS_FORWARD, INGRESS_LOCAL, INGRESS_LEARN)
@@ -96,15 +97,20 @@ cdef inline void bridge_decide(cpu_t *cpu, brmap_t *map, mactable_t *t, brstat_t
                                pktvec_t *vec) noexcept nogil:
     """Fill vec.out for every frame, in order."""
     cdef uint32_t i
+    cdef uint16_t out, differ = 0
     vec.inport = inport
     vec.map = map
+    vec.one_out = False
     if t.nbuckets > PREFETCH_BUCKETS:
         for i in range(vec.n):
             ns_prefetch(&t.word[mac_bucket1(t, vec.src[i]) * BUCKET_SLOTS])
             ns_prefetch(&t.word[mac_bucket1(t, vec.dst[i]) * BUCKET_SLOTS])
     if ns_likely(bridge_is_steady(cpu, map, t, inport, vec)):
         for i in range(vec.n):
-            vec.out[i] = bridge_lookup_one(map, t, inport, 0, vec.dst[i])
+            out = bridge_lookup_one(map, t, inport, 0, vec.dst[i])
+            vec.out[i] = out
+            differ |= out ^ vec.out[0]
+        vec.one_out = differ == 0 and vec.n != 0 and vec.out[0] < OUT_UNKNOWN
     else:
         for i in range(vec.n):
             vec.out[i] = bridge_decide_one(cpu, map, t, stat, inport, vec.src[i], vec.dst[i])
@@ -118,6 +124,15 @@ cdef inline void out_append(cpu_t *cpu, pktvec_t *vec, uint32_t port, mbuf_t *m)
         vec.out_ports += 1
     out.m[out.n] = m
     out.n += 1
+
+
+cdef inline void out_append_all(cpu_t *cpu, pktvec_t *vec, uint32_t port) noexcept nogil:
+    """Put the whole vector on the list of one output port."""
+    cdef outlist_t *out = &cpu.out[port]
+    memcpy(out.m, vec.m, vec.n * sizeof(void *))
+    out.n = vec.n
+    cpu.port_order[0] = <uint8_t> port
+    vec.out_ports = 1
 
 
 cdef inline void local_copy(cpu_t *cpu, ifnet_t *ifp, ifnet_t *owner, mbuf_t *m, ifstat_t *stat) noexcept nogil:
@@ -165,6 +180,13 @@ cdef inline void bridge_split(cpu_t *cpu, ifnet_t *ifp, brstat_t *bstat, pktvec_
     cdef mbuf_t *m
     cdef uint64_t nbytes = 0, mcasts = 0, forwarded = 0, flooded = 0
     vec.out_ports = 0
+    if vec.one_out:
+        # every frame to the same port: the list is the vector as it stands
+        out_append_all(cpu, vec, vec.out[0])
+        bstat.ipackets += n
+        bstat.ibytes += vec.nbytes
+        vec.n = 0
+        return
     for i in range(n):
         out = vec.out[i]
         m = vec.m[i]

@@ -179,7 +179,9 @@ def prefix(MbufVec mv not None, MbufVec part not None, n: int) -> int:
         raise ValueError("the part is not empty, or of another CPU")
     part.vec.rcvif = mv.vec.rcvif
     part.vec.queue = mv.vec.queue
+    part.vec.nbytes = 0
     for i in range(take):
+        part.vec.nbytes += mv.vec.m[i].m_pktlen
         part.vec.m[i] = mv.vec.m[i]
         part.vec.dst[i] = mv.vec.dst[i]
         part.vec.src[i] = mv.vec.src[i]
@@ -189,4 +191,5 @@ def prefix(MbufVec mv not None, MbufVec part not None, n: int) -> int:
         mv.vec.src[i - take] = mv.vec.src[i]
     part.vec.n = take
     mv.vec.n -= take
+    mv.vec.nbytes -= part.vec.nbytes
     return take

@@ -67,6 +67,9 @@ cdef struct pktvec_t:                    # 1..VEC_MAX frames of one receive inte
     uint32_t out_ports                   # number of ports in use after bridge_split
     uint32_t inport                      # ingress port and port map that bridge_decide used
     void *map                            # brmap_t; valid inside the read section
+    uint64_t nbytes                      # of all frames, set with the keys
+    uint32_t one_out                     # bridge_decide: every frame leaves by out[0]
+    uint32_t spare
     mbuf_t *m[VEC_MAX]
     uint64_t dst[VEC_MAX]                # 48-bit keys, first byte of the address lowest
     uint64_t src[VEC_MAX]
@@ -111,15 +114,18 @@ cdef inline uint32_t m_reserve(mbufpool_t *pool, magazine_t *mag, uint32_t want)
     return mag_refill(pool, mag, want)
 
 
-cdef inline mbuf_t *m_take(magazine_t *mag) noexcept nogil:
-    """Pop one mbuf; the magazine must not be empty.  Header fields are set by the receiver."""
-    cdef mbuf_t *m
-    mag.n -= 1
-    m = mag.obj[mag.n]
+cdef inline void m_goes_live(mbuf_t *m) noexcept nogil:
+    """Checked builds: the mbuf leaves a magazine."""
     KASSERT(m.m_state == M_FREE, b"mbuf handed out twice, or written after free")
     if NS_CHECKED:
         m.m_state = M_LIVE
-    return m
+
+
+cdef inline mbuf_t *m_take(magazine_t *mag) noexcept nogil:
+    """Pop one mbuf; the magazine must not be empty.  Header fields are set by the receiver."""
+    mag.n -= 1
+    m_goes_live(mag.obj[mag.n])
+    return mag.obj[mag.n]
 
 
 cdef inline mbuf_t *m_get(mbufpool_t *pool, magazine_t *mag) noexcept nogil:
@@ -141,12 +147,24 @@ cdef inline void m_poison(mbuf_t *m) noexcept nogil:
     memset(&m.m_data[0], 0xDE, ETHER_HDR_LEN)
 
 
-cdef inline void m_put(mbufpool_t *pool, magazine_t *mag, mbuf_t *m) noexcept nogil:
-    """Give back one mbuf (not its chain)."""
+cdef inline void m_goes_free(mbuf_t *m) noexcept nogil:
+    """Checked builds: the mbuf enters a magazine."""
     KASSERT(NS_CHECKED == 0 or m.m_state == M_LIVE, b"mbuf freed twice")
     if NS_CHECKED:
         m.m_state = M_FREE
         m_poison(m)
+
+
+cdef inline uint32_t m_room(mbufpool_t *pool, magazine_t *mag) noexcept nogil:
+    """Make room for mbufs on top of the magazine; how many fit before the next call."""
+    if mag.n == mag.cap:
+        mag_spill(pool, mag)
+    return mag.cap - mag.n
+
+
+cdef inline void m_put(mbufpool_t *pool, magazine_t *mag, mbuf_t *m) noexcept nogil:
+    """Give back one mbuf (not its chain)."""
+    m_goes_free(m)
     if mag.n == mag.cap:
         mag_spill(pool, mag)
     mag.obj[mag.n] = m

@@ -13,7 +13,7 @@ from netstack._fast.etherhdr cimport (ether_dst, ether_src_type, ETHERTYPE_VLAN_
 from netstack._fast.ifnet cimport ifnet_t, ifstat_t, IFF_LIVE, IFF_LISTEN
 from netstack._fast.kassert cimport KASSERT, ns_likely, ns_unlikely, ns_prefetch
 from netstack._fast.lock cimport spin_enter, spin_exit
-from netstack._fast.mbuf cimport (mbuf_t, pktvec_t, m_reserve, m_take, m_of_data, m_freem, m_put, M_BCAST, M_MCAST)
+from netstack._fast.mbuf cimport (mbuf_t, pktvec_t, m_reserve, m_goes_live, m_of_data, m_freem, M_BCAST, M_MCAST)
 from netstack._fast.wire cimport hwrx_run
 
 cdef enum:
@@ -30,8 +30,10 @@ cdef inline uint32_t rx_ring(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t lim
     cdef uint64_t nbytes = 0
     cdef desc_t *d
     cdef mbuf_t *m
+    cdef mbuf_t **fresh
     cdef ifstat_t *stat
     have = m_reserve(cpu.pool, cpu.mag, room)
+    fresh = &cpu.mag.obj[cpu.mag.n]
     while n < room:
         d = &rxq.ring.desc[next & mask]
         if d.addr == NULL or not ns_load_u32(&d.status, ACQREL) & DESC_DD:
@@ -48,8 +50,11 @@ cdef inline uint32_t rx_ring(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t lim
             m.m_flags = 0
             m.m_vnet.flags = 0
             m.m_vnet.gso_type = 0
+            m.m_rcvif = vec.rcvif
             vec.m[n] = m
-            d.addr = m_take(cpu.mag).m_data
+            fresh -= 1
+            m_goes_live(fresh[0])
+            d.addr = fresh[0].m_data
             n += 1
         d.status = 0
         next += 1
@@ -57,6 +62,7 @@ cdef inline uint32_t rx_ring(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t lim
         if dropped == room:
             break
     if taken:
+        cpu.mag.n -= n
         rxq.ring.next = next
         ns_store_u32(&rxq.ring.tail, rxq.ring.tail + taken, ACQREL)
         stat = &rxq.ifp.stat[cpu.index]
@@ -88,6 +94,7 @@ cdef inline uint32_t rx_receive(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t 
             if n:
                 for i in range(n):
                     nbytes += vec.m[i].m_pktlen
+                    vec.m[i].m_rcvif = vec.rcvif
                 stat = &rxq.ifp.stat[cpu.index]
                 stat.ipackets += n
                 stat.ibytes += nbytes
@@ -112,7 +119,7 @@ cdef inline void vec_drop(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec, uint32_t reas
 cdef inline uint32_t ether_parse(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexcept nogil:
     """Fill dst and src keys; drop runts, giants, and everything while the interface is down; how many are left."""
     cdef uint32_t i, n = 0, runts = 0, giants = 0, mcasts = 0, maxlen = ifp.maxlen
-    cdef uint64_t w, dst
+    cdef uint64_t w, dst, nbytes = 0
     cdef mbuf_t *m
     if ns_unlikely(ifp.flags & IFF_LIVE != IFF_LIVE):
         vec_drop(cpu, ifp, vec, <uint32_t> Drop.IF_DOWN)
@@ -130,7 +137,7 @@ cdef inline uint32_t ether_parse(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexce
             giants += 1
             continue
         dst = ether_dst(m.m_data)
-        m.m_rcvif = vec.rcvif
+        nbytes += m.m_pktlen
         if dst & 1:
             m.m_flags |= M_BCAST if dst == BROADCAST_KEY else M_MCAST
             mcasts += 1
@@ -139,6 +146,7 @@ cdef inline uint32_t ether_parse(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexce
         vec.src[n] = w & MAC_MASK
         n += 1
     vec.n = n
+    vec.nbytes = nbytes
     if runts:
         stat_drop(cpu, ifp, <uint32_t> Drop.RUNT, runts)
     if giants:
@@ -220,11 +228,13 @@ cdef inline uint32_t fwdq_get(cpu_t *cpu, pktvec_t *vec) noexcept nogil:
         m = cpu.fwdq[cpu.fwdq_head & (FWDQ_SLOTS - 1)]
         if vec.n == 0:
             vec.rcvif = m.m_rcvif
+            vec.nbytes = 0
         elif m.m_rcvif != vec.rcvif:
             break
         vec.m[vec.n] = m
         vec.dst[vec.n] = ether_dst(m.m_data)
         vec.src[vec.n] = ether_src_type(m.m_data) & MAC_MASK
+        vec.nbytes += m.m_pktlen
         vec.n += 1
         cpu.fwdq_head += 1
     return vec.n

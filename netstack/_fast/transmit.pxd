@@ -12,7 +12,7 @@ from netstack._fast.ifnet cimport ifnet_t, ifstat_t, IFF_LIVE
 from netstack._fast.ifqueue cimport ifq_put, ifq_get, ifq_len
 from netstack._fast.kassert cimport ns_likely, ns_unlikely
 from netstack._fast.lock cimport spin_try, spin_enter, spin_exit
-from netstack._fast.mbuf cimport mbuf_t, m_of_data, m_put, m_freem, M_BCAST, M_MCAST
+from netstack._fast.mbuf cimport mbuf_t, m_of_data, m_room, m_goes_free, m_freem, M_BCAST, M_MCAST
 from netstack._fast.wire cimport hwtx_run
 
 
@@ -20,21 +20,31 @@ cdef inline uint32_t tx_reclaim(cpu_t *cpu, txq_t *q) noexcept nogil:
     """Give mbufs of sent descriptors back and count them as output; how many.  The TX mutex is held."""
     cdef uint32_t next = q.ring.next, tail = q.ring.tail, n = 0, mcasts = 0
     cdef uint64_t nbytes = 0
+    cdef uint32_t room = 0, mask = q.ring.mask
     cdef desc_t *d
     cdef mbuf_t *m
+    cdef mbuf_t **to = NULL
     cdef ifstat_t *stat
     while next != tail:
-        d = &q.ring.desc[next & q.ring.mask]
+        d = &q.ring.desc[next & mask]
         if not ns_load_u32(&d.status, ACQREL) & DESC_DD:
             break
+        if room == 0:
+            cpu.mag.n = <uint32_t> (to - &cpu.mag.obj[0]) if to != NULL else cpu.mag.n
+            room = m_room(cpu.pool, cpu.mag)
+            to = &cpu.mag.obj[cpu.mag.n]
         m = m_of_data(d.addr)
         nbytes += d.nbytes
         mcasts += m.m_flags & (M_BCAST | M_MCAST) != 0
-        m_put(cpu.pool, cpu.mag, m)
+        m_goes_free(m)
+        to[0] = m
+        to += 1
+        room -= 1
         d.status = 0
         next += 1
         n += 1
     if n:
+        cpu.mag.n = <uint32_t> (to - &cpu.mag.obj[0])
         q.ring.next = next
         q.sent += n
         stat = &q.ifp.stat[cpu.index]

@@ -157,8 +157,9 @@ cdef void tx_to_cable(txport_t *port, desc_t *d) noexcept nogil:
 
 cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
     """Transmit engine: send what the doorbell gave, in order, as far as the wire's rate allows; how many frames."""
-    cdef uint32_t tail, i, n = 0
-    cdef uint64_t nbytes = 0, counted = 0
+    cdef uint32_t tail, head, mask, n = 0
+    cdef uint64_t nbytes = 0, counted
+    cdef bint is_timed, is_counting
     cdef desc_t *d
     cdef txport_t *port = hw.port
     cdef double start
@@ -175,17 +176,20 @@ cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
             hw.finish_ns[hw.timed & hw.mask] = port.busy_until_ns
             hw.timed += 1
         spin_exit(&port.lock)
-    for i in range(tail - hw.head):
-        d = &hw.desc[(hw.head + i) & hw.mask]
-        if port.ns_per_byte > 0 and hw.finish_ns[(hw.head + i) & hw.mask] > <double> now_ns:
+    is_timed = port.ns_per_byte > 0
+    is_counting = port.counting != 0
+    head = hw.head
+    mask = hw.mask
+    while head + n != tail:
+        d = &hw.desc[(head + n) & mask]
+        if is_timed and hw.finish_ns[(head + n) & mask] > <double> now_ns:
             break
-        if port.counting == 0:
+        if not is_counting:
             tx_to_cable(port, d)
-        else:
-            counted += 1
         nbytes += d.nbytes
         ns_store_u32(&d.status, DESC_DD, ACQREL)
         n += 1
+    counted = n if is_counting else 0
     hw.head += n
     hw.frames += n
     hw.nbytes += nbytes

@@ -5,22 +5,14 @@ reached by ``Machine.command``.  From a shell they would need a machine that run
 there is none in this version, and ``refuse`` says so.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from errno import EINVAL, ENOTCONN
-from importlib import import_module
-from shlex import join, split
-from typing import TYPE_CHECKING, NoReturn
+from shlex import join
+from typing import NoReturn
 
 from netstack.errors import EnvironmentLacksError, NetstackError
 
-if TYPE_CHECKING:
-    from netstack.topology import Machine
-
-__all__ = ["IFFBITS", "TOOLS", "Bits", "flags_text", "number", "refuse", "run_command", "usage"]
-
-TOOLS = ("brconfig", "ifconfig", "intrctl")
+__all__ = ["IFFBITS", "Bits", "flags_text", "number", "refuse", "usage"]
 
 Bits = Sequence[tuple[int, str]]
 
@@ -32,21 +24,6 @@ IFFBITS: Bits = (
     (0x800, "SIMPLEX"),
     (0x8000, "MULTICAST"),
 )
-
-
-def run_command(machine: Machine, line: str) -> str:
-    """Execute one command line, quoted as in a shell, on a machine; return its output.
-
-    Raises: NetstackError -- EINVAL, no such tool, or quotes that do not match; the tool's own errors.
-    """
-    try:
-        name, *argv = split(line) or [""]
-    except ValueError as problem:
-        raise NetstackError(EINVAL, f"{line!r}: {problem}") from None
-    if name not in TOOLS:
-        raise NetstackError(EINVAL, f"{name!r} is no tool of a machine: {', '.join(TOOLS)}")
-    run: Callable[[Machine, list[str]], str] = import_module(f"netstack.cmd.{name}").run
-    return run(machine, argv)
 
 
 def flags_text(value: int, bits: Bits) -> str:

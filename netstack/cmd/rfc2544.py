@@ -192,7 +192,13 @@ def make_plan(quick: bool, options: dict[str, Any]) -> Plan:
         )
     sizes = options["sizes"] or (PAPER_SIZES if options["paper_sizes"] else None)
     trial_s = options["trial_s"] or (QUICK_TRIAL_S if quick else TRIAL_S)[clock]
-    limits = Limits(options["resolution"], options["loss"], TRIES[clock], CONFIRMATIONS[clock])
+    limits = Limits(
+        resolution=options["resolution"],
+        loss=options["loss"],
+        growth=options["resolution"] / 2,
+        tries=TRIES[clock],
+        confirmations=CONFIRMATIONS[clock],
+    )
     plan = Plan(
         clock=clock,
         kernels=tuple(dict.fromkeys(options["kernels"])) or KERNELS,

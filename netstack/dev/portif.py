@@ -178,6 +178,11 @@ class PortDriver:
         """Frames the host dropped before this machine could take them."""
         return self.port.missed
 
+    def watching(self) -> dict[int, int]:
+        """Return the CPU that watches the descriptor of each receive queue."""
+        fds = {ring.queue.engine.fd: ring.queue.index for ring in self.rx}
+        return {fds[fd]: cpu for fd, cpu in self._watched.items() if fd in fds}
+
     def _establish(self) -> None:
         name, cpus = self.ifp.name, self.host.ncpu
         is_classic = self.host.frame == "classic"

@@ -255,6 +255,18 @@ class Engine(Protocol):
                  ETIMEDOUT.  EDEADLK too from a softint or interrupt, which cannot wait.
         """
 
+    def sleep(self, seconds: float, background: bool = False) -> None:
+        """Let a thread sleep; a background sleep does not keep ``run()`` going.
+
+        Context: thread.  KERNEL_LOCK is given up meanwhile.
+        """
+
+    def control_lock(self) -> AbstractContextManager[object]:
+        """The lock of control operations: one at a time, whatever thread they come from.
+
+        Context: thread or control thread; recursive; held over waiting.
+        """
+
     def cross_call(self, cpu_index: int, fn: Callable[[], object]) -> None:
         """Run ``fn`` while that CPU is between two handlers, and wait for it (NetBSD xcall(9)).
 

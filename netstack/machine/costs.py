@@ -65,10 +65,12 @@ class Costs:
     steps: Mapping[str, Cost] = field(default_factory=lambda: dict(STEPS))
 
     # CPUs that forward through one bridge write some lines in common (member references, counters,
-    # pool).  A vector whose CPU was not the last to write them waits for them to come: this long,
-    # one mover at a time.
+    # pool).  A CPU that was not the last to write them waits for them to come: this long, one mover
+    # at a time.  The paper's kernel writes them for each frame, so a CPU that forwards several in a
+    # row while others do loses and gets them for each; a kernel that works by the vector, once.
     line_ns: float = 650.0
-    line_step: str = "bridge_forward"  # the step that touches them
+    is_line_per_frame: bool = True
+    line_step: str = "bridge_forward"  # the step that writes them
 
     # Everything takes so much longer while the other core of the pair (2k, 2k+1) is busy: L2, bus.
     # A core counts as busy this long after it last worked.

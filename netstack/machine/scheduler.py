@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from errno import EBUSY, EDEADLK, EINVAL, ETIMEDOUT
+from errno import EBUSY, EDEADLK, EINVAL, ENXIO, ETIMEDOUT
 from heapq import heappop, heappush
 from threading import get_ident
 
@@ -17,6 +17,7 @@ from greenlet import getcurrent, greenlet
 
 from netstack._fast.intr import IntrController
 from netstack.errors import NetstackError
+from netstack.machine.api import Softints
 from netstack.machine.events import EventHeap, VirtualTimer
 from netstack.machine.virtual_cpu import State, VirtualCpu, Waiter
 
@@ -31,6 +32,7 @@ class Scheduler:
 
     cpus: Sequence[VirtualCpu]
     controller: IntrController
+    softints: Softints
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -47,7 +49,7 @@ class Scheduler:
         self._waiters: list[Waiter] = []
         self._thread = get_ident()
         self._is_closed = False
-        self._decided = ""
+        self._decided: VirtualCpu | VirtualTimer | None = None
         self._done_ns = 0  # where the last decision ended
 
     # --- time and events
@@ -80,6 +82,7 @@ class Scheduler:
 
     def kick(self, cpu_index: int) -> None:
         """Something became pending on that CPU from outside."""
+        self.cpus[cpu_index].has_news = True
         self.wake(self.cpus[cpu_index], self.now_ns())
 
     # --- running
@@ -119,7 +122,7 @@ class Scheduler:
         try:
             if not (self._ready or self._events.foreground) or not self._step(FOREVER_NS):
                 return None
-            return self._decided
+            return f"{self._now:>12} ns  {self._decided!r}"
         finally:
             self._leave()
 
@@ -145,7 +148,7 @@ class Scheduler:
 
     def _enter(self) -> None:
         if self._is_closed:
-            raise NetstackError(EINVAL, "the machine is closed; make another")
+            raise NetstackError(ENXIO, "the machine is closed; make another")
         if self._hub is not None:
             raise NetstackError(EBUSY, "the machine runs already; inside it, use wait_until")
         if self._thread != get_ident():
@@ -153,6 +156,11 @@ class Scheduler:
         self._hub = getcurrent()
         if self.controller.cpus_pending:
             self._post(self._now)
+        for cpu in self.cpus:
+            if cpu.state is State.IDLE and self.softints.may_run(cpu):
+                self.wake(cpu, self._now)  # left by a call from outside
+        if self._waiters:
+            self._poll(self._now)
 
     def _leave(self) -> None:
         self._hub = None
@@ -184,7 +192,7 @@ class Scheduler:
         timer = self._events.pop()
         self._now = max(self._now, timer.when_ns)
         name = getattr(timer.fn, "__qualname__", "event")
-        self._decided = f"{self._now:>12} ns  event  {name}"
+        self._decided = timer
         self._in_event = True
         try:
             timer.fn()
@@ -197,7 +205,7 @@ class Scheduler:
     def _turn(self, cpu: VirtualCpu, limit_ns: int) -> None:
         if self._now < cpu.time:
             self._now = cpu.time
-        self._decided = f"{cpu.time:>12} ns  CPU#{cpu.index:<2}  {cpu.context or 'idle'}"
+        self._decided = cpu
         self._horizon = min(limit_ns + 1, self._next_ns())
         cpu.state = State.RUNNING
         cpu.block.now_ns = cpu.time
@@ -224,6 +232,7 @@ class Scheduler:
             index = (bits & -bits).bit_length() - 1
             bits &= bits - 1
             self.controller.clear_pending_hint(index)
+            self.cpus[index].has_news = True
             self.wake(self.cpus[index], now_ns)
 
     def _poll(self, now_ns: int) -> None:

@@ -27,7 +27,7 @@ from netstack.machine.cpu import build_cpus, is_giant_locked
 from netstack.machine.scheduler import NS_PER_S, Scheduler
 from netstack.machine.trace import Activation, Trace
 from netstack.machine.virtual_cpu import State, VirtualCpu, VirtualLwp, Waiter
-from netstack.machine.virtual_lock import VirtualLock
+from netstack.machine.virtual_lock import ControlLock, VirtualLock
 
 __all__ = ["VirtualEngine"]
 
@@ -41,7 +41,6 @@ class VirtualEngine(Scheduler):
     """
 
     clock: Literal["wall", "virtual"] = "virtual"
-    softints: Softints
     intrs: Intrs
     kernel_lock: BigLock
     pserialize: Pserializer
@@ -74,6 +73,7 @@ class VirtualEngine(Scheduler):
         self._trace = Trace()
         self._line_owner: VirtualCpu | None = None  # CPU that has the common lines
         self._line_free_ns = 0
+        self._control_lock = ControlLock(self)
         for cpu in self.cpus:
             cpu.machine = self
             cpu.sibling = self.cpus[cpu.index ^ 1] if cpu.index ^ 1 < ncpu else None
@@ -96,34 +96,30 @@ class VirtualEngine(Scheduler):
             raise NetstackError(EINVAL, f"charge({what!r}): add it to machine/costs.py")
         if self.controller.cpus_pending:
             self._post(cpu.time)
-            has_news = True
-        else:
-            has_news = False
         costs = self.costs
         ns = cost.ns * n + cost.byte_ns * nbytes
         sibling = cpu.sibling
         if sibling is not None and sibling.time + costs.sibling_window_ns > cpu.time:
             if sibling.work:
                 ns *= costs.sibling
-        if what == costs.line_step:
-            ns += self._move_lines(cpu)
+        if what == costs.line_step and n:
+            ns += self._move_lines(cpu, n if costs.is_line_per_frame else 1)
         cpu.time += round(ns)
         cpu.work += n
         cpu.block.now_ns = cpu.time
         if cpu.time >= self._horizon:
             self._yield(cpu)
-            has_news = True
-        if has_news:
+        if cpu.has_news:
             self._deliver(cpu)
 
-    def _move_lines(self, cpu: VirtualCpu) -> float:
+    def _move_lines(self, cpu: VirtualCpu, times: int) -> float:
         """Time to get the lines that all forwarding CPUs write, if another CPU had them last."""
         if self._line_owner is cpu or self._line_owner is None:
             self._line_owner = cpu
             return 0.0
         self._line_owner = cpu
         start_ns = max(cpu.time, self._line_free_ns)
-        self._line_free_ns = start_ns + round(self.costs.line_ns)
+        self._line_free_ns = start_ns + round(self.costs.line_ns * times)
         return self._line_free_ns - cpu.time
 
     # --- interrupts and softints of a CPU
@@ -135,6 +131,7 @@ class VirtualEngine(Scheduler):
 
     def _deliver(self, cpu: VirtualCpu) -> None:
         block = cpu.block
+        cpu.has_news = False
         while True:
             if block.intr_pending:
                 slot = self._pick(cpu)
@@ -305,6 +302,10 @@ class VirtualEngine(Scheduler):
     def new_lock(self, name: str) -> VirtualLock:
         """Make a lock whose waiting takes virtual time."""
         return VirtualLock(self, name, round(self._steps["lock_handoff"].ns))
+
+    def control_lock(self) -> ControlLock:
+        """The lock of control operations: one at a time, whoever does them."""
+        return self._control_lock
 
     def trace(self, on: bool) -> None:
         """Keep a readable list of activations from now on, or stop; see ``activations``."""

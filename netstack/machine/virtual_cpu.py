@@ -33,6 +33,7 @@ class VirtualCpu(Cpu):
     __slots__ = (
         "base",
         "greenlet",
+        "has_news",
         "last_slot",
         "lwp",
         "lwps",
@@ -56,6 +57,7 @@ class VirtualCpu(Cpu):
         self.sibling: VirtualCpu | None = None  # the other core of the pair
         self.last_slot = -1  # interrupts of one level take turns
         self.work = 0  # units charged
+        self.has_news = False  # something was posted here that it has not looked at
         self.spins_for: VirtualLock | None = None
 
 

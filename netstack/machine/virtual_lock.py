@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from errno import EDEADLK, EPERM
+from threading import RLock
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from netstack.errors import NetstackError
@@ -17,7 +19,7 @@ from netstack.machine.virtual_cpu import VirtualCpu
 if TYPE_CHECKING:
     from netstack.machine.virtual import VirtualEngine
 
-__all__ = ["VirtualLock"]
+__all__ = ["ControlLock", "VirtualLock"]
 
 
 class VirtualLock:
@@ -117,3 +119,45 @@ class VirtualLock:
             f"CPU {cpu.index} ({cpu.handler}) waits for {self.name}, held by {self.holder}, "
             f"and nothing runs that could release it",
         )
+
+
+class ControlLock:
+    """One control operation at a time: the main program, kernel threads, other OS threads.
+
+    Recursive.  A kernel thread that waits for it lets others run.
+    """
+
+    def __init__(self, engine: VirtualEngine) -> None:
+        self._engine = engine
+        self._os_lock = RLock()
+        self._owner: object = None
+        self._depth = 0
+
+    def __enter__(self) -> ControlLock:
+        self._os_lock.acquire()
+        cpu = self._engine.curcpu()
+        caller: object = "control" if cpu is None else cpu.lwp
+
+        def claim() -> bool:
+            if self._owner is None:
+                self._owner = caller
+            return self._owner is caller
+
+        try:
+            self._engine.wait_until(claim, "a control operation to end")
+        except BaseException:
+            self._os_lock.release()
+            raise
+        self._depth += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._owner = None
+        self._os_lock.release()

@@ -67,7 +67,7 @@ class Setup:
     Args: frame -- driver frame, "softint" or "classic".
           drain -- frames one activation takes: "one", "ring" or a number.
           addresses -- stations on each side.
-          path -- None: the machine's default; "compiled": the run loop; "stages": the Python layers.
+          path -- "compiled": the run loop; "stages": the Python layers; None: what the clock has.
     """
 
     clock: str

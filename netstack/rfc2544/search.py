@@ -41,6 +41,7 @@ class Verdict(Enum):
 
     PASSED = "passed"
     LOSS = "loss"
+    GROWING = "queues grow"
     GENERATOR = "generator limit"
 
 
@@ -49,7 +50,8 @@ class Trial:
     """One trial: ``sent`` frames offered in ``seconds``, ``forwarded`` of them came out.
 
     ``late`` frames were never offered because the generator was behind; ``lost_by`` says which
-    counters hold the difference between sent and forwarded.
+    counters hold the difference between sent and forwarded; ``growth_fps`` is how fast the frames
+    on their way inside the device became more towards the end.
     """
 
     rate_fps: float
@@ -58,6 +60,7 @@ class Trial:
     forwarded: int
     late: int = 0
     lost_by: dict[str, int] = field(default_factory=dict)
+    growth_fps: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -67,6 +70,11 @@ class Trial:
     @property
     def forwarded_fps(self) -> float:
         return self.forwarded / self.seconds
+
+    @property
+    def sustained_fps(self) -> float:
+        """Return what came out without what only had room in queues."""
+        return self.forwarded_fps - max(0.0, self.growth_fps)
 
     @property
     def late_share(self) -> float:
@@ -80,12 +88,15 @@ class Limits:
 
     Args: resolution -- width of the final bracket as a share of its upper end.
           loss -- accepted share of lost frames; 0 is RFC 2544.
+          growth -- accepted growth of the queues as a share of the rate: with more than that a
+          longer trial would lose frames, though a short one does not.
           tries -- trials a rate gets before it counts as failed.
           confirmations -- further trials of the rate found, each with ``tries`` tries.
     """
 
     resolution: float = 0.01
     loss: float = 0.0
+    growth: float = 0.005
     tries: int = 1
     confirmations: int = 0
 
@@ -110,12 +121,14 @@ class Found:
     noisy: str = ""
 
 
-def judge(trial: Trial, loss_max: float) -> Verdict:
+def judge(trial: Trial, limits: Limits) -> Verdict:
     """Say whether the trial passed; a generator that could not keep pace is no loss, nor a pass."""
     if trial.late_share > LATE_SHARE_MAX:
         return Verdict.GENERATOR
-    if trial.sent == 0 or trial.loss > loss_max:
+    if trial.sent == 0 or trial.loss > limits.loss:
         return Verdict.LOSS
+    if trial.growth_fps > trial.rate_fps * (limits.growth + limits.loss):
+        return Verdict.GROWING
     return Verdict.PASSED
 
 
@@ -144,12 +157,12 @@ class _Search:
         for _ in range(max(1, self.limits.tries)):
             trial = self.measure(rate)
             self.trials += 1
-            verdict = judge(trial, self.limits.loss)
+            verdict = judge(trial, self.limits)
             if verdict is Verdict.PASSED:
                 self.best = trial
                 self.highest_pass = max(self.highest_pass, rate)
                 return True
-            self.losses += verdict is Verdict.LOSS
+            self.losses += verdict is not Verdict.GENERATOR
         self.failed = trial
         self.lowest_fail = min(self.lowest_fail, rate)
         return False
@@ -187,7 +200,7 @@ class _Search:
         high = self.failed.rate_fps
         margin = self.limits.resolution
         self.step_up = margin
-        hint = self.failed.forwarded_fps
+        hint = self.failed.sustained_fps
         if max(low * (1 + margin), high * HINT_SHARE_MIN) < hint < high * (1 - margin):
             return hint
         if low:

@@ -1,5 +1,6 @@
 """Locks in virtual time: order, waiting time, who owns."""
 
+import threading
 from errno import EDEADLK, EPERM
 
 import pytest
@@ -131,3 +132,39 @@ def test_the_main_program_waits_for_a_cpu() -> None:
     lock.enter()
     assert lock.is_mine and engine.now_ns() >= 2_000_000
     assert lock.release_all() == 1 and lock.release_all() == 0
+
+
+def test_control_operations_take_turns_over_waiting() -> None:
+    engine = make(2)
+    order: list[str] = []
+
+    def control(name: str) -> None:
+        with engine.control_lock(), engine.control_lock():
+            order.append(f"{name} begins")
+            engine.sleep(1e-6)
+            order.append(f"{name} ends")
+
+    engine.spawn(lambda: control("a"), cpu=0)
+    engine.spawn(lambda: control("b"), cpu=1)
+    with engine.control_lock():
+        engine.run()
+        assert not order
+    engine.run()
+    assert [line[2:] for line in order] == ["begins", "ends"] * 2
+
+
+def test_another_os_thread_waits_for_a_control_operation() -> None:
+    engine = make()
+    order: list[str] = []
+
+    def elsewhere() -> None:
+        with engine.control_lock():
+            order.append("other thread")
+
+    thread = threading.Thread(target=elsewhere)
+    with engine.control_lock():
+        thread.start()
+        thread.join(0.05)
+        order.append("main program")
+    thread.join()
+    assert order == ["main program", "other thread"]

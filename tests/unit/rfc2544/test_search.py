@@ -82,7 +82,7 @@ def test_nothing_passes():
 
 
 def test_accepted_loss_counts_as_passing():
-    found = search(Device(1e6, lambda capacity, rate: capacity), 3e6, limits=Limits(0.01, 0.1))
+    found = search(Device(1e6, lambda capacity, rate: capacity), 3e6, limits=Limits(0.01, loss=0.1))
     assert 0 < found.best.loss <= 0.1
     assert found.best.rate_fps == pytest.approx(1e6 / 0.9, rel=0.011)
 
@@ -138,4 +138,17 @@ def test_a_generator_that_never_keeps_pace_is_noise_not_loss():
     ],
 )
 def test_verdicts(sent, forwarded, late, verdict):
-    assert judge(Trial(1e3, 1.0, sent, forwarded, late), 0.0) is verdict
+    assert judge(Trial(1e3, 1.0, sent, forwarded, late), Limits()) is verdict
+
+
+def test_queues_that_grow_would_lose_frames_in_a_longer_trial():
+    assert judge(Trial(1e3, 1.0, 1000, 1000, growth_fps=4.0), Limits()) is Verdict.PASSED
+    assert judge(Trial(1e3, 1.0, 1000, 1000, growth_fps=6.0), Limits()) is Verdict.GROWING
+
+
+def test_a_buffer_does_not_pass_for_capacity():
+    def device(rate):
+        return Trial(rate, 0.01, 1000, 1000, growth_fps=max(0.0, rate - 3e5))
+
+    found = search(device, 3e6, limits=Limits(0.01, growth=0.005))
+    assert found.best.rate_fps == pytest.approx(3e5, rel=0.01) and found.trials <= 4
