@@ -28,9 +28,7 @@ def chain_rates(count: int, trial_s: float) -> dict[str, list[float]]:
     pool, ring = MbufPool(ROOFLINE_MBUFS, 1), DescRing(ROOFLINE_MBUFS)
     with_probes: dict[str, Callable[[], float]] = {
         "roofline": lambda: (
-            ROOFLINE_ROUNDS
-            * ROOFLINE_MBUFS
-            / (probe.roofline(pool, ring, ROOFLINE_MBUFS, ROOFLINE_ROUNDS) / 1e9)
+            ROOFLINE_ROUNDS * ROOFLINE_MBUFS / (probe.roofline(pool, ring, ROOFLINE_MBUFS, ROOFLINE_ROUNDS) / 1e9)
         )
     }
     for n in cores:
@@ -53,9 +51,7 @@ def _flat_out(
 ) -> dict[str, list[float]]:
     """Run the points in turns with the probes; keys are ``NET_MPSAFE 2`` and the like."""
     duts = {
-        f"{kernel} {cores}": Dut(
-            Setup("wall", kernel, cores, "softint", drain, 1, STATIONS // 2), trial_s
-        )
+        f"{kernel} {cores}": Dut(Setup("wall", kernel, cores, "softint", drain, 1, STATIONS // 2), trial_s)
         for kernel, cores in points
     }
     try:

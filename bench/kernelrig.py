@@ -58,9 +58,7 @@ class KernelRig:
         self.table = MacTable(4 * STATIONS, 1)
         self.bridge = BridgeBlock(0, self.table, self.psz)
         sides = addresses(0, STATIONS), addresses(1, STATIONS)
-        self.ports = [
-            Port(1 + side, self.pool, _headers(sides[side], sides[1 - side])) for side in range(2)
-        ]
+        self.ports = [Port(1 + side, self.pool, _headers(sides[side], sides[1 - side])) for side in range(2)]
         for number, port in enumerate(self.ports):
             self.cpu.set_ifnet(port.ifp.index, port.ifp)
             self.bridge.attach(port.ifp, number)
@@ -102,7 +100,4 @@ class KernelRig:
 def _headers(ours: list[bytes], theirs: list[bytes]) -> bytes:
     """Return header blocks: each of our stations sends to another of theirs."""
     count = len(ours)
-    return b"".join(
-        theirs[(7919 * index + 13) % count] + mac + b"\x08\x00\x45\x00"
-        for index, mac in enumerate(ours)
-    )
+    return b"".join(theirs[(7919 * index + 13) % count] + mac + b"\x08\x00\x45\x00" for index, mac in enumerate(ours))

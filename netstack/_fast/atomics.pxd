@@ -1,6 +1,7 @@
 """The few atomics and barriers used, each with the reason to use it.  Spelled once, in ``atomics.h``.
 
-order argument: ``RELAXED`` for a word that carries its whole meaning (a MAC entry, a counter), ``ACQREL`` where the word
+order argument: ``RELAXED`` for a word that carries its whole meaning (a MAC entry, a counter), ``ACQREL`` where
+the word
 publishes or takes over other memory (ring tails, snapshots): load = acquire, store = release.
 """
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,6 +1,7 @@
 """What the kernels know of a bridge: the published port map, the address table, counters (paper §2.3.2, §3.2.2).
 
-``brmap_t`` is a snapshot: the control plane builds a new one, stores the pointer, waits for a grace period and frees the
+``brmap_t`` is a snapshot: the control plane builds a new one, stores the pointer, waits for a grace period and
+frees the
 old one.  All policy is in it: who may send, who may learn, which members a flood reaches.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

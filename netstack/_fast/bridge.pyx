@@ -1,11 +1,12 @@
 """The kernels' view of a bridge as an object: publishing port maps and tables (paper §2.3.2, §3.2.2).
 
-Context: control plane, under the bridge's lock.  ``publish`` and ``set_table`` only store a pointer; the caller waits for
+Context: control plane, under the bridge's lock.  ``publish`` and ``set_table`` only store a pointer; the caller
+waits for
 a grace period before it lets the returned old object die.
 """
 from collections import namedtuple as _namedtuple
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from netstack._fast.atomics cimport ns_store_ptr, ACQREL

@@ -80,7 +80,8 @@ cdef inline uint16_t bridge_decide_one(cpu_t *cpu, brmap_t *map, mactable_t *t, 
     return <uint16_t> w
 
 
-cdef inline bint bridge_is_steady(cpu_t *cpu, brmap_t *map, mactable_t *t, uint32_t inport, pktvec_t *vec) noexcept nogil:
+cdef inline bint bridge_is_steady(cpu_t *cpu, brmap_t *map, mactable_t *t, uint32_t inport,
+                                  pktvec_t *vec) noexcept nogil:
     """True when learning would change nothing: every source is known on this port with this second's age."""
     cdef uint64_t want = (<uint64_t> inport | <uint64_t> age_of(cpu.second) << 8) << 48
     cdef uint32_t i

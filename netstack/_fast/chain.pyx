@@ -1,24 +1,28 @@
 """The compiled chain: a frame's way without Python, and the run loop of a wall-clock CPU (paper §2.3.2, §3.3, §5.4).
 
-``softint_run`` and ``hardint_run`` serve one handler; ``run`` is the loop of a CPU thread: device engines driven by this
-CPU, hard interrupts, softints by level, sleep.  It makes no decision of its own: it walks a table of stages per interface
+``softint_run`` and ``hardint_run`` serve one handler; ``run`` is the loop of a CPU thread: device engines driven
+by this
+CPU, hard interrupts, softints by level, sleep.  It makes no decision of its own: it walks a table of stages per
+interface
 made of the same inlines as ``kernels.pyx``.
 
-The loop never takes the GIL.  Handlers that are Python are noted and the CPU's Python thread is told; it pauses the loop
+The loop never takes the GIL.  Handlers that are Python are noted and the CPU's Python thread is told; it pauses
+the loop
 (``pause``, ``resume``) while they run, so that a CPU never runs two handlers at once.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from netstack._fast.atomics cimport (ns_load_ptr, ns_load_u32, ns_store_u32, ns_load_u64, ns_xchg_u64, ns_xchg_u32,
-                                     ns_fence, ns_pause, RELAXED, ACQREL, NS_IS_EXPLORE)
+                                     ns_pause, RELAXED, ACQREL, NS_IS_EXPLORE)
 from netstack._fast.bridge cimport brmap_t, bridge_t
 from netstack._fast.bridge_stages cimport bridge_decide, bridge_split
 from netstack._fast.cpu cimport (CpuBlock, cpu_t, rxq_t, softq_t, softent_t, vecent_t, outlist_t, softint_schedule,
-                                 softint_next, remote_take, ctz64, VEC_PYTHON, VEC_SOFTDRV, VEC_CLASSIC, SOFT_PYTHON,
-                                 SOFT_RX, SOFT_BRIDGE, SOFT_TX, PUNT_INPUT, PUNT_TRANSMIT, FDS_MAX, fdent_t)
+                                 softint_next, remote_take, ctz64, VEC_PYTHON, VEC_SOFTDRV, SOFT_PYTHON,
+                                 SOFT_RX, SOFT_BRIDGE, SOFT_TX, PUNT_INPUT, PUNT_TRANSMIT, FDS_MAX)
 from netstack._fast.defs cimport SOFTINT_MAX, SOFTINT_LEVELS, VECTOR_WORDS, VEC_MAX
+from netstack._fast.idle cimport wall_ns, look_at_fds, sleep_idle
 from netstack._fast.ifnet cimport ifnet_t, IFF_TX_HOOK, TABLE_ETHER, TABLE_BRIDGE, TABLE_PUNT
-from netstack._fast.intr cimport IntrSource, intr_enable, intr_raise
+from netstack._fast.intr cimport IntrSource, intr_enable
 from netstack._fast.kassert cimport NS_CHECKED, ns_unlikely
 from netstack._fast.lock cimport spin_enter, spin_exit, sched_yield
 from netstack._fast.mactable cimport mactable_t
@@ -28,25 +32,7 @@ from netstack._fast.stages cimport rx_receive, ether_parse, ether_local, punt, p
 from netstack._fast.transmit cimport if_transmit, tx_complete
 from netstack._fast.wire cimport hwrx_run, HwRxQueue
 
-cdef extern from "time.h" nogil:
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int clock, timespec *ts) noexcept
-    enum:
-        CLOCK_MONOTONIC
-
-cdef extern from "poll.h" nogil:
-    cdef struct pollfd:
-        int fd
-        short events
-        short revents
-    int ppoll(pollfd *fds, unsigned long n, const timespec *timeout, const void *sigmask) noexcept
-    enum:
-        POLLIN
-
 cdef extern from "unistd.h" nogil:
-    long read(int fd, void *buf, size_t n) noexcept
     long write(int fd, const void *buf, size_t n) noexcept
 
 cdef extern from *:
@@ -66,7 +52,6 @@ IS_EXPLORE = bool(NS_IS_EXPLORE)
 CHECKED = bool(NS_CHECKED)
 
 cdef enum:
-    IDLE_SLICE_NS = 100000000    # an idle CPU looks around at least this often
     POLL_EVERY = 8               # rounds between looks at host descriptors while there is other work
 
 # A stage consumes frames; false ends the walk.
@@ -224,12 +209,6 @@ cdef inline bint serve_hard(cpu_t *cpu, uint32_t slot) noexcept nogil:
     return True
 
 
-cdef inline uint64_t wall_ns() noexcept nogil:
-    cdef timespec ts
-    clock_gettime(CLOCK_MONOTONIC, &ts)
-    return <uint64_t> ts.tv_sec * 1000000000 + ts.tv_nsec
-
-
 cdef void tell_python(cpu_t *cpu) noexcept nogil:
     """Work for a Python handler has been noted: wake the Python thread, once."""
     cdef uint64_t one = 1
@@ -280,84 +259,6 @@ cdef uint32_t soft_round(cpu_t *cpu) noexcept nogil:
     return n
 
 
-cdef bint something_pending(cpu_t *cpu) noexcept nogil:
-    """Looked at between announcing sleep and sleeping."""
-    cdef uint32_t w
-    for w in range(VECTOR_WORDS):
-        if ns_load_u64(&cpu.lapic.pending[w], ACQREL):
-            return True
-    for w in range(4):
-        if ns_load_u64(&cpu.lapic.remote_soft[w], ACQREL):
-            return True
-    return cpu.stop != 0 or ns_load_u32(&cpu.pause_wanted, ACQREL) != 0
-
-
-cdef uint32_t look_at_fds(cpu_t *cpu, int64_t timeout_ns) noexcept nogil:
-    """Wait for the wake-up descriptor and the host ports; readiness of a port raises its interrupt."""
-    cdef pollfd fds[FDS_MAX + 1]
-    cdef fdent_t *which[FDS_MAX + 1]
-    cdef uint32_t i, n = 1, ready = 0
-    cdef timespec ts
-    cdef uint64_t junk
-    fds[0].fd = cpu.lapic.eventfd
-    fds[0].events = POLLIN
-    fds[0].revents = 0
-    for i in range(cpu.nfds):
-        if cpu.fds[i].fd >= 0 and ns_load_u32(&cpu.fds[i].intr.enabled, ACQREL):
-            fds[n].fd = cpu.fds[i].fd
-            fds[n].events = <short> cpu.fds[i].events
-            fds[n].revents = 0
-            which[n] = &cpu.fds[i]
-            n += 1
-    ts.tv_sec = timeout_ns // 1000000000
-    ts.tv_nsec = timeout_ns % 1000000000
-    if ppoll(fds, n, &ts, NULL) <= 0:
-        return 0
-    if fds[0].revents:
-        read(cpu.lapic.eventfd, &junk, 8)
-    for i in range(1, n):
-        if fds[i].revents:
-            intr_raise(which[i].intr)
-            ready += 1
-    return ready
-
-
-cdef int64_t generator_wait(cpu_t *cpu, uint64_t now) noexcept nogil:
-    """Nanoseconds until a generator driven here wants to send; -1 when none does."""
-    cdef uint32_t i
-    cdef int64_t wait = -1, t
-    for i in range(cpu.ngens):
-        if cpu.gens[i].gen == NULL or now >= cpu.gens[i].gen.stop_ns:
-            continue
-        t = <int64_t> cpu.gens[i].gen.next_ns - <int64_t> now if cpu.gens[i].gen.interval_ns > 0 else 0
-        if t < 0:
-            t = 0
-        if wait < 0 or t < wait:
-            wait = t
-    return wait
-
-
-cdef void sleep_idle(cpu_t *cpu, uint64_t now) noexcept nogil:
-    """Nothing to do: sleep until an interrupt, a post, or the next frame of a generator."""
-    cdef int64_t wait = generator_wait(cpu, now)
-    if wait >= 0 and wait < 60000:
-        ns_pause()                               # too short to sleep
-        return
-    if wait < 0 or wait > IDLE_SLICE_NS:
-        wait = IDLE_SLICE_NS
-    cpu.idles += 1
-    psz_idle(cpu.psz, cpu.index, True)
-    ns_store_u32(&cpu.lapic.sleeping, 1, ACQREL)
-    ns_fence()                                   # announce sleep before the last look
-    if not something_pending(cpu):
-        if generator_wait(cpu, now) < 0:
-            ns_store_u32(&cpu.is_idle, 1, ACQREL)
-        look_at_fds(cpu, wait)
-        ns_store_u32(&cpu.is_idle, 0, ACQREL)
-    ns_store_u32(&cpu.lapic.sleeping, 0, ACQREL)
-    psz_idle(cpu.psz, cpu.index, False)
-
-
 cdef void stay_paused(cpu_t *cpu) noexcept nogil:
     """Hand the CPU to its Python thread until that is done."""
     cdef uint32_t spins = 0
@@ -371,26 +272,32 @@ cdef void stay_paused(cpu_t *cpu) noexcept nogil:
     ns_store_u32(&cpu.paused, 0, ACQREL)
 
 
+cdef uint32_t run_round(cpu_t *cpu, uint64_t now) noexcept nogil:
+    """One round of a CPU: engines driven here, hard interrupts, softints; how much there was to do."""
+    cdef uint32_t i, work = 0
+    cpu.now_ns = now
+    cpu.second = <uint32_t> (now // 1000000000)
+    cpu.loops += 1
+    for i in range(cpu.ngens):
+        work += hwrx_run(cpu.gens[i], now)
+    if cpu.nfds and cpu.loops % POLL_EVERY == 0:
+        work += look_at_fds(cpu, 0)
+    work += hard_round(cpu)
+    remote_take(cpu)
+    work += soft_round(cpu)
+    psz_switchpoint(cpu.psz, cpu.index)
+    return work
+
+
 cdef void run_loop(cpu_t *cpu, int64_t offset_ns) noexcept nogil:
-    cdef uint32_t i, work
+    cdef uint32_t work
     cdef uint64_t now, idle_since = 0
     while ns_load_u32(&cpu.stop, ACQREL) == 0:
         if ns_load_u32(&cpu.pause_wanted, ACQREL):
             stay_paused(cpu)
             continue
         now = wall_ns() + offset_ns
-        cpu.now_ns = now
-        cpu.second = <uint32_t> (now // 1000000000)
-        cpu.loops += 1
-        work = 0
-        for i in range(cpu.ngens):
-            work += hwrx_run(cpu.gens[i], now)
-        if cpu.nfds and cpu.loops % POLL_EVERY == 0:
-            work += look_at_fds(cpu, 0)
-        work += hard_round(cpu)
-        remote_take(cpu)
-        work += soft_round(cpu)
-        psz_switchpoint(cpu.psz, cpu.index)
+        work = run_round(cpu, now)
         if work:
             idle_since = 0
         elif cpu.busy_poll_ns == 0:
@@ -415,8 +322,20 @@ def run(CpuBlock cpu not None, offset_ns: int) -> None:
         run_loop(cpu.cpu, offset)
 
 
+def step(CpuBlock cpu not None, now_ns: int) -> int:
+    """One round in the caller's thread, the GIL kept; how much there was to do.
+
+    The CPU must be paused: its Python thread goes on as the CPU while there is work for Python.
+    """
+    cdef uint32_t work = run_round(cpu.cpu, now_ns)
+    ns_store_u32(&cpu.cpu.python_posted, 0, ACQREL)  # the caller looks for itself
+    return work
+
+
 def stop(CpuBlock cpu not None, flag: bool) -> None:
     """Make ``run`` return soon (True), or allow it again (False)."""
+    if not flag:
+        ns_store_u32(&cpu.cpu.is_idle, 0, ACQREL)    # until the loop itself finds nothing to do
     ns_store_u32(&cpu.cpu.stop, flag, ACQREL)
     cpu.controller.wake(cpu.index)
 
@@ -440,8 +359,14 @@ def pause(CpuBlock cpu not None) -> None:
 
 
 def resume(CpuBlock cpu not None) -> None:
-    """Python thread: give the CPU back to its loop."""
-    cdef uint32_t spins = 0
+    """Python thread: give the CPU back to its loop; what it left undone will wake it again."""
+    cdef uint32_t spins = 0, i
+    for i in range(SOFTINT_LEVELS):
+        if cpu.cpu.pyq[i].head != cpu.cpu.pyq[i].tail:
+            tell_python(cpu.cpu)
+    for i in range(VECTOR_WORDS):
+        if cpu.cpu.pyvec[i]:
+            tell_python(cpu.cpu)
     ns_store_u32(&cpu.cpu.pause_wanted, 0, ACQREL)
     while ns_load_u32(&cpu.cpu.paused, ACQREL):
         ns_pause()

@@ -1,6 +1,8 @@
-"""What the kernels know of a CPU: its magazine, vectors, interrupt slots, softint queues, punt ring (paper §2.1, §3.3)."""
+"""What the kernels know of a CPU: its magazine, vectors, interrupt slots, softint queues, punt ring (paper §2.1,
+§3.3)."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from netstack._fast.defs cimport (VEC_MAX, CPU_MAX, VECTOR_MAX, VECTOR_WORDS, SOFTINT_MAX, SOFTINT_LEVELS, PORT_MAX, TXQ_MAX)
+from netstack._fast.defs cimport (VEC_MAX, CPU_MAX, VECTOR_MAX, VECTOR_WORDS, SOFTINT_MAX, SOFTINT_LEVELS, PORT_MAX,
+                                  TXQ_MAX)
 from netstack._fast.mbuf cimport (mbuf_t, mbufpool_t, magazine_t, pktvec_t, MbufPool)
 from netstack._fast.intr cimport lapic_t, intc_t, intrsrc_t, IntrController, IntrSource
 from netstack._fast.ifnet cimport ifnet_t, ifstat_t

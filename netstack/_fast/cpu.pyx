@@ -1,15 +1,17 @@
 """CPUs as the kernels see them, and the table of softint handles (paper §2.1, §2.2.2, §3.3; NetBSD softint(9)).
 
-A ``CpuBlock`` is mechanism only: interrupt slots, pending words, FIFOs of softints, the punt ring.  Who runs what and when
+A ``CpuBlock`` is mechanism only: interrupt slots, pending words, FIFOs of softints, the punt ring.  Who runs what
+and when
 is decided by an engine (``netstack/machine``).
 
-Context: the CPU itself, or the engine while the CPU does not run; ``softint_post_remote`` and interrupt delivery may come
+Context: the CPU itself, or the engine while the CPU does not run; ``softint_post_remote`` and interrupt delivery
+may come
 from anywhere.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from netstack._fast.atomics cimport (ns_load_u64, ns_load_u32, ns_or_u64, ns_and_u64, ns_xchg_u64, ACQREL, RELAXED)
+from netstack._fast.atomics cimport (ns_load_u64, ns_load_u32, ns_or_u64, ns_and_u64, ACQREL)
 from netstack._fast.intr cimport cpu_wake
 from netstack._fast.mbuf cimport m_freem, MbufVec
 from netstack._fast.queue cimport RxQueue, TxQueue
@@ -94,7 +96,6 @@ cdef class CpuBlock:
     def __cinit__(self, index: int, IntrController controller not None, MbufPool pool not None,
                   SoftintTable softints not None, PSerialize psz not None, SpinLock giant=None):
         cdef void *memory = NULL
-        cdef uint32_t i
         if not 0 <= index < <int> controller.intc.ncpu or index >= <int> pool.pool.nmag - 1:
             raise ValueError(f"CPU {index} has no interrupt controller entry or no magazine")
         if posix_memalign(&memory, 128, sizeof(cpu_t)) != 0:
@@ -120,7 +121,6 @@ cdef class CpuBlock:
             raise MemoryError()
 
     def __dealloc__(self):
-        cdef uint32_t i
         if self.cpu != NULL:
             while self.cpu.punt_head != self.cpu.punt_tail:
                 m_freem(self.cpu.pool, self.cpu.mag, self.cpu.punt[self.cpu.punt_head & (PUNT_SLOTS - 1)])
@@ -187,7 +187,7 @@ cdef class CpuBlock:
             self._keep.append(ifp)
         self.cpu.ifnets[index] = ifp.ifp if ifp is not None else NULL
 
-    # --- hard interrupts ---------------------------------------------------------------------------------------------
+    # Hard interrupts.
     @property
     def intr_pending(self) -> bool:
         cdef uint32_t w
@@ -250,7 +250,7 @@ cdef class CpuBlock:
         self.cpu.vector[self._slot(slot)].count += 1
         self.cpu.hardints += 1
 
-    # --- softints ----------------------------------------------------------------------------------------------------
+    # Softints.
     def softint_schedule(self, handle: int) -> None:
         """Make a softint pending on this CPU; called on this CPU, or while it does not run."""
         self.softints._entry(handle)
@@ -290,7 +290,7 @@ cdef class CpuBlock:
         return (self.cpu.softq[level].head != self.cpu.softq[level].tail
                 or self.cpu.pyq[level].head != self.cpu.pyq[level].tail)
 
-    # --- work for Python handlers, left by the run loop ------------------------------------------------------------------
+    # Work for Python handlers, left by the run loop.
     def python_softint(self) -> int:
         """Take the oldest handle, highest level first, that the run loop left for Python; -1 when there is none."""
         cdef int level
@@ -312,7 +312,7 @@ cdef class CpuBlock:
             self.cpu.pyvec[w] = 0
         return out
 
-    # --- frames held -------------------------------------------------------------------------------------------------
+    # Frames held.
     def punt_take(self, MbufVec mv not None) -> str:
         """Move the oldest run of punted frames of one kind and interface into an empty vector.
 

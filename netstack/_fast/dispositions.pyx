@@ -1,6 +1,7 @@
 """Dispositions: the closed list of reasons for which a frame may be dropped, with help text for the operator.
 
-Context: data.  The counters live per interface and per CPU (``ifnet.pxd``); ``Machine.stats()`` and ``ifconfig -v`` read
+Context: data.  The counters live per interface and per CPU (``ifnet.pxd``); ``Machine.stats()`` and ``ifconfig
+-v`` read
 them through the names below.  There is no "other": a frame that is lost without one of these names is a bug, and
 ``Machine.audit()`` finds it.
 """
@@ -14,7 +15,7 @@ HELP = {
     int(_Drop.NO_MBUF): ("no_mbuf", "the mbuf pool was empty"),
     int(_Drop.NO_PROTO): ("no_proto", "for this machine, but nothing listens for its protocol"),
     int(_Drop.NOT_FOR_US): ("not_for_us", "addressed to another station on an interface that is in no bridge"),
-    int(_Drop.OWN_SOURCE): ("own_source", "carries the address of a bridge member as its source: our own frame came back"),
+    int(_Drop.OWN_SOURCE): ("own_source", "has the address of a bridge member as its source: our own frame came back"),
     int(_Drop.CONTROL_ADDR): ("control_addr", "addressed to 01:80:c2:00:00:00..0f, which a bridge never forwards"),
     int(_Drop.SAME_MEMBER): ("same_member", "its destination is on the member it came from: filtered"),
     int(_Drop.NO_MEMBER): ("no_member", "the member it was learned on has left the bridge"),

@@ -1,4 +1,5 @@
-"""Descriptor rings: what driver and device share, and nothing else (paper §3.2.1, §5; Intel 82576 datasheet §7.1, §7.2).
+"""Descriptor rings: what driver and device share, and nothing else (paper §3.2.1, §5; Intel 82576 datasheet §7.1,
+§7.2).
 
 A descriptor carries the address of the frame's bytes, never an mbuf.  Indices run freely; ``& mask`` makes a slot.
 ``tail`` is the doorbell: written by the driver, read by the device.  ``done`` bits are written by the device.

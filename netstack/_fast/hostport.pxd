@@ -1,7 +1,7 @@
 """Engines of real-world ports: what turns a host descriptor into receive and transmit functions (packet(7), tun(4)).
 
-An engine belongs to one queue: its receive side runs under the softint of that RX queue, its transmit side under the lock
-of that TX queue, so nothing here has a lock of its own.  Closing is for the control plane, after the queue has stopped.
+An engine belongs to one queue: its receive side runs under the lock of that RX queue, its transmit side under that of
+the TX queue, so nothing here has a lock of its own.  Closing is for the control plane, after the queue has stopped.
 """
 from libc.stdint cimport uint8_t, uint64_t
 from netstack._fast.hostrx cimport packetrx_t, taprx_t

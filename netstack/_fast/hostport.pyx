@@ -1,12 +1,12 @@
-"""Receive and transmit engines for AF_PACKET sockets and TAP descriptors (packet(7), tun(4), Linux tuntap and packet_mmap).
+"""Receive and transmit engines for AF_PACKET sockets and TAP descriptors (packet(7), tun(4), packet_mmap).
 
-The Python side (``netstack.ports``) opens, configures and closes descriptors; an engine only moves frames.  A frame longer
-than one mbuf is a chain.  Checksum and segmentation offload travel in ``m_vnet``, so that two hosts with default offloads
-can talk across a bridge; ``offload.pxd`` does that work where an end cannot take it.
+The Python side (``netstack.ports``) opens, configures and closes descriptors; an engine only moves frames.  A frame
+longer than one mbuf is a chain.  Checksum and segmentation offload travel in ``m_vnet``, so that two hosts with default
+offloads can talk across a bridge; ``offload.pxd`` does that work where an end cannot take it.
 
-Context: ``*_rx`` softint of the queue; ``*_start`` with the TX mutex held; classes: control plane.
-Errors:  a frame the host refuses is ``TX_ERROR``; an error that means the interface is gone or down is kept in ``error``,
-         and frames are ``IF_DOWN`` until ``clear_error``.  What is lost on receive counts as received and dropped.
+Context: the classes, control plane; the functions of ``hostrx.pxd`` and ``hosttx.pxd``, softint.
+Errors:  a frame the host refuses is ``TX_ERROR``; an error that means the interface is gone or down is kept in
+         ``error``, and frames are ``IF_DOWN`` until ``clear_error``.  What is lost on receive counts as received too.
 """
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
@@ -66,7 +66,7 @@ cdef class PacketRx:
 
     @property
     def missed(self) -> int:
-        """Frames the kernel dropped because the ring was full (tp_drops; PACKET_STATISTICS counts from zero each time)."""
+        """Frames the kernel dropped because the ring was full (tp_drops; each reading starts it from zero)."""
         cdef tpacket_stats_v3 stats
         cdef socklen_t width = sizeof(tpacket_stats_v3)
         if self.rx.ring != NULL and getsockopt(self.rx.fd, SOL_PACKET_LEVEL, PACKET_STATISTICS, &stats, &width) == 0:

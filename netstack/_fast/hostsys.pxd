@@ -1,4 +1,4 @@
-"""What of the host's headers the real-world ports use: socket and packet-ring calls (packet(7), sendmmsg(2), readv(2))."""
+"""What the real-world ports use of the host's headers: packet(7), sendmmsg(2), readv(2), poll(2)."""
 from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "sys/uio.h" nogil:

@@ -6,6 +6,8 @@ Context: any.
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
+from netstack._fast.mbuf cimport m_freem, mbufpool_t
+
 
 cdef int ifq_init(ifqueue_t *q, uint32_t maxlen) except -1:
     cdef uint32_t size = 1
@@ -36,6 +38,14 @@ cdef class IfQueue:
         ifq_init(&self.q, maxlen)
 
     def __dealloc__(self):
+        cdef mbuf_t *m
+        cdef mbufpool_t *pool
+        if self.owner is not None and self.q.ring != NULL:
+            pool = &self.owner.pool
+            spin_enter(&pool.control_lock)
+            while ifq_get(&self.q, &m, 1):
+                m_freem(pool, pool.mag[pool.nmag - 1], m)
+            spin_exit(&pool.control_lock)
         ifq_destroy(&self.q)
 
     def put(self, MbufVec mv not None) -> int:

@@ -30,8 +30,8 @@ cdef struct intrsrc_t:
     uint32_t cause
     uint32_t masked
     uint32_t pending
-    uint32_t cpu                 # destination, from the MSI-X message address
-    uint32_t slot                # vector, from the MSI-X message data
+    uint32_t route               # destination CPU << 16 | vector: message address and data, read as one
+    uint32_t spare
     uint64_t raised              # messages sent
     intc_t *intc
     uint64_t pad[3]
@@ -60,7 +60,8 @@ cdef inline void msix_send(intrsrc_t *src) noexcept nogil:
         if ns_load_u32(&src.masked, ACQREL) or ns_xchg_u32(&src.pending, 0) == 0:
             return
     ns_add_u64(&src.raised, 1)
-    intc_post(src.intc, ns_load_u32(&src.cpu, ACQREL), ns_load_u32(&src.slot, ACQREL))
+    cdef uint32_t route = ns_load_u32(&src.route, ACQREL)
+    intc_post(src.intc, route >> 16, route & 0xFFFF)
 
 
 cdef inline void intr_raise(intrsrc_t *src) noexcept nogil:

@@ -70,11 +70,11 @@ cdef class IntrSource:
 
     @property
     def cpu(self) -> int:
-        return self.src.cpu
+        return self.src.route >> 16
 
     @property
     def slot(self) -> int:
-        return self.src.slot
+        return self.src.route & 0xFFFF
 
     @property
     def masked(self) -> bool:
@@ -101,8 +101,7 @@ cdef class IntrSource:
         """Program address and data: destination CPU and vector.  The entry should be masked."""
         if not 0 <= slot < VECTOR_MAX:
             raise IndexError(f"no interrupt slot {slot}")
-        ns_store_u32(&self.src.cpu, self.controller._cpu(cpu), ACQREL)
-        ns_store_u32(&self.src.slot, slot, ACQREL)
+        ns_store_u32(&self.src.route, self.controller._cpu(cpu) << 16 | <uint32_t> slot, ACQREL)
 
     def mask(self) -> None:
         """Set the vector control mask bit: messages wait in the pending bit."""
@@ -128,4 +127,4 @@ cdef class IntrSource:
 
     def __repr__(self):
         state = "masked" if self.src.masked else "open"
-        return f"<IntrSource CPU {self.src.cpu} slot {self.src.slot} {state}, {self.src.raised} sent>"
+        return f"<IntrSource CPU {self.cpu} slot {self.slot} {state}, {self.src.raised} sent>"

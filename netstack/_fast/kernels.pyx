@@ -1,22 +1,24 @@
 """Thin wrappers of the kernels: what the Python layers are composed of (paper §2.3.2, Fig. 1).
 
-The same inlines make up the compiled chain (``chain.pyx``); neither has a decision of its own.  Built once per CPU level;
+The same inlines make up the compiled chain (``chain.pyx``); neither has a decision of its own.  Built once per CPU
+level;
 ``netstack._fast`` picks one at import.
 
-Context: the CPU the ``CpuBlock`` stands for, any handler.  The GIL is kept: a vector takes microseconds, and giving the GIL
+Context: the CPU the ``CpuBlock`` stands for, any handler.  The GIL is kept: a vector takes microseconds, and
+giving the GIL
 away for less than tens of microseconds costs more than it brings.
 """
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from netstack._fast.atomics cimport ns_load_ptr, ACQREL, NS_IS_EXPLORE, ns_explore_set
-from netstack._fast.bridge cimport BridgeBlock, brmap_t, bridge_t
+from netstack._fast.bridge cimport BridgeBlock, brmap_t
 from netstack._fast.bridge_stages cimport bridge_decide as _decide, bridge_split as _split
-from netstack._fast.cpu cimport CpuBlock, cpu_t, outlist_t, stat_drop
+from netstack._fast.cpu cimport CpuBlock, cpu_t, outlist_t
 from netstack._fast.dispositions cimport Drop
-from netstack._fast.ifnet cimport IfnetBlock, ifnet_t
+from netstack._fast.ifnet cimport IfnetBlock
 from netstack._fast.kassert cimport NS_CHECKED
 from netstack._fast.mactable cimport mactable_t
-from netstack._fast.mbuf cimport MbufVec, MbufPool, vec_for, m_freem, m_copydata, mbuf_t
+from netstack._fast.mbuf cimport MbufVec, vec_for, m_freem
 from netstack._fast.queue cimport RxQueue, TxQueue
 from netstack._fast.stages cimport (rx_receive, ether_parse as _parse, ether_local as _local, vec_drop,
                                     fwdq_put as _fwdq_put, fwdq_get as _fwdq_get)
@@ -127,7 +129,8 @@ def bridge_split(CpuBlock cpu not None, BridgeBlock br not None, IfnetBlock ifp 
 
 
 def if_transmit(CpuBlock cpu not None, IfnetBlock ifp not None, MbufVec mv not None) -> int:
-    """Send a vector: this CPU's TX queue, if_snd, ring; consumes ``mv``; how many frames the queue took (paper §5.4)."""
+    """Send a vector: this CPU's TX queue, if_snd, ring; consumes ``mv``; how many frames the queue took (paper
+    §5.4)."""
     cdef cpu_t *c = here(cpu, mv)
     cdef uint32_t n = mv.vec.n
     mv.vec.n = 0

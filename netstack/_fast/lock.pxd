@@ -1,6 +1,7 @@
 """Spin lock words usable without the GIL, with contention counters (paper §3.1.1).
 
-A spinner pauses with exponential back-off and after a while gives the processor away: there may be more virtual CPUs than
+A spinner pauses with exponential back-off and after a while gives the processor away: there may be more virtual
+CPUs than
 processors, and a spinner must not keep the owner from running.
 """
 from libc.stdint cimport uint32_t, uint64_t
@@ -24,12 +25,12 @@ cdef inline bint spin_try(spin_t *lock) noexcept nogil:
 
 cdef inline void spin_enter(spin_t *lock) noexcept nogil:
     """Take the lock; busy-waits."""
-    cdef uint32_t backoff = 1, i, rounds = 0
+    cdef uint32_t backoff = 1, _i, rounds = 0
     if ns_xchg_u32(&lock.word, 1) == 0:
         lock.acquired += 1
         return
     while True:
-        for i in range(backoff):
+        for _i in range(backoff):
             ns_pause()
         if backoff < 64:
             backoff <<= 1

@@ -1,6 +1,7 @@
 """Spin mutex word for Python callers and tests; the kernels use the inlines of ``lock.pxd``.
 
-Context: any.  Not re-entrant: entering twice from one thread spins for ever, as on NetBSD (``mutex(9)``); the rules about
+Context: any.  Not re-entrant: entering twice from one thread spins for ever, as on NetBSD (``mutex(9)``); the
+rules about
 who may take it are in ``netstack/kern``, not here.
 """
 

@@ -1,14 +1,15 @@
 """The bridge's address table for the control plane: static entries, removal, flush, ageing, listing (paper §3.2.2).
 
-Removal clears one word per entry.  No reader keeps a pointer into the table, so nothing is freed and a removed entry needs
-no grace period of its own; one grace period after the words are cleared tells that no lookup made before is still in use.
+Removal clears one word per entry.  No reader keeps a pointer into the table, so nothing is freed and a removed
+entry needs
+no grace period of its own; one grace period after the words are cleared tells that no lookup made before is still
+in use.
 
 Context: control plane, any thread.  Kernels use the inlines of ``mactable.pxd``.
 Limits: sized for ``maxaddr`` at a load of at most one half; a larger ``maxaddr`` needs a new table (``copy_into``).
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 cdef enum:
     CHUNK = 8192                 # slots walked per lock acquisition

@@ -1,6 +1,7 @@
 """Mbufs, the pool they come from, and the packet vector (paper §2.1; NetBSD mbuf(9), pool_cache(9)).
 
-An mbuf is one element of a slab.  Its header and the Ethernet header share the first cache line; the element stride is 33
+An mbuf is one element of a slab.  Its header and the Ethernet header share the first cache line; the element
+stride is 33
 lines: an odd number, because a power-of-two stride makes all headers collide in a few cache sets.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

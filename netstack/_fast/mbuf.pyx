@@ -6,7 +6,7 @@ depot under one spin lock.  Objects of this module are cold edges: the compiled 
 Context: ``MbufPool`` any.  An ``MbufVec`` belongs to one CPU (or to no CPU: index ``ncpu``, for control threads).
 Limits: ``VEC_MAX`` frames in a vector; a frame longer than 2062 bytes is a chain.
 """
-from libc.stdint cimport uint8_t, uint32_t, uintptr_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
@@ -121,7 +121,8 @@ cdef MbufVec vec_for(MbufPool owner, uint32_t cpu):
 cdef class MbufVec:
     """A packet vector: up to 256 frames of one receive interface and queue.
 
-    ``cpu`` is the CPU whose magazine serves it; ``pool.ncpu`` for a control thread.  A stage that gets a vector consumes
+    ``cpu`` is the CPU whose magazine serves it; ``pool.ncpu`` for a control thread.  A stage that gets a vector
+    consumes
     it: on return ``len(mv) == 0``.  What is left when the object dies goes back to the pool.
     """
 

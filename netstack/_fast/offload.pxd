@@ -1,8 +1,8 @@
-"""Offload state finished in software: checksums left open, and frames longer than a wire takes (RFC 1071, RFC 9293).
+"""Offload state finished in software: checksums left open, frames longer than a wire takes (RFC 1071, RFC 9293).
 
-A Linux host hands over frames its NIC was to finish: the checksum of the transport header is open, or one frame stands for
-many TCP or UDP segments (virtio_net_hdr).  Between two host ports that state travels in ``m_vnet``.  Where one end is no
-host port the inlines below do the NIC's work.  Sums are in native byte order: one's complement addition does not mind.
+A Linux host hands over frames its NIC was to finish: the checksum of the transport header is open, or one frame stands
+for many TCP or UDP segments (virtio_net_hdr).  Between two host ports that state travels in ``m_vnet``.  Where one end
+is no host port the inlines below do the NIC's work.  Sums are in native byte order: one's complement does not mind.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -82,7 +82,7 @@ cdef inline uint16_t csum_fold(uint64_t total) noexcept nogil:
 
 
 cdef inline uint16_t csum_field(uint64_t total) noexcept nogil:
-    """What stands in the header: the complement, never zero (zero says 'no checksum' in UDP, and means the same in TCP)."""
+    """What stands in the header: the complement; never zero, which in UDP says 'no checksum'."""
     cdef uint16_t v = ~csum_fold(total) & 0xFFFF
     return v if v else 0xFFFF
 
@@ -113,9 +113,9 @@ cdef inline bint m_csum_finish(mbuf_t *m) noexcept nogil:
 cdef inline uint32_t transport_offset(const uint8_t *frame, uint32_t nbytes, uint32_t *l3, uint8_t *is_v6,
                                       uint8_t *protocol) noexcept nogil:
     """Offset of the transport header of an IP frame with up to two VLAN tags; 0 when there is none in reach."""
-    cdef uint32_t at = 12, tags, more
+    cdef uint32_t at = 12, _i
     cdef uint16_t kind = 0
-    for tags in range(3):
+    for _i in range(3):
         if nbytes < at + 2:
             return 0
         kind = be16(frame + at)
@@ -136,7 +136,7 @@ cdef inline uint32_t transport_offset(const uint8_t *frame, uint32_t nbytes, uin
     is_v6[0] = 1
     protocol[0] = frame[at + 6]
     at += 40
-    for more in range(8):
+    for _i in range(8):
         if protocol[0] != 0 and protocol[0] != 43 and protocol[0] != 60:
             return at
         if nbytes < at + 8:
@@ -154,7 +154,6 @@ cdef inline bint gso_begin(gso_t *gso, const uint8_t *frame, uint32_t nbytes, co
     """
     cdef uint32_t l3 = 0, l4, shift = 4 if tag else 0, header, kind = vnet.gso_type & 0x7F, wanted
     cdef uint8_t protocol = 0
-    cdef uint16_t half
     gso.left = 0
     l4 = transport_offset(frame, nbytes, &l3, &gso.is_v6, &protocol)
     if l4 == 0 or nbytes < l4 + 8 or vnet.gso_size == 0:

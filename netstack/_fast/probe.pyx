@@ -35,10 +35,10 @@ cdef uint64_t now() noexcept nogil:
 
 def alu(loops: int) -> int:
     """Nanoseconds for ``loops`` rounds of dependent register arithmetic: touches no memory."""
-    cdef uint64_t n = loops, i, x = 88172645463325252, start, end
+    cdef uint64_t n = loops, _i, x = 88172645463325252, start, end
     with nogil:
         start = now()
-        for i in range(n):
+        for _i in range(n):
             x = alu_step(x)
         end = now()
     return end - start
@@ -49,14 +49,14 @@ def roofline(MbufPool pool not None, DescRing ring not None, n: int, rounds: int
     and write one 16-byte descriptor; ``rounds`` times over.  The pool must not be in use by anybody else.
     """
     cdef uint32_t count = n, i, mask = ring.ring.mask
-    cdef uint64_t r, total = rounds, start, end, sink = 0
+    cdef uint64_t _r, total = rounds, start, end, sink = 0
     cdef unsigned char *data
     cdef desc_t *d
     if not 1 <= n <= pool.nmbufs:
         raise ValueError(f"the pool has {pool.nmbufs} mbufs, not {n}")
     with nogil:
         start = now()
-        for r in range(total):
+        for _r in range(total):
             for i in range(count):
                 data = pool.pool.slab + <size_t> i * MBUF_STRIDE + MBUF_DATA_OFFSET
                 sink += ether_dst(data) ^ ether_src_type(data)

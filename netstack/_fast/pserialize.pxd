@@ -67,7 +67,7 @@ cdef class PSerialize:
     cdef psz_t psz
     cdef void *_memory
     cdef readonly uint64_t performs
-    cdef uint64_t _snapshot[CPU_MAX]
-    cdef uint32_t _left[CPU_MAX]
+    cdef uint64_t _snapshot[STAT_SLOTS]
+    cdef uint32_t _left[STAT_SLOTS]
     cdef void _check(self, cpu) except *
     cdef bint _pass(self, uint32_t cpu) noexcept nogil

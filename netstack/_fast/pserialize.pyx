@@ -1,12 +1,13 @@
 """pserialize: read sections without locks and the wait for readers to leave (paper §3.1.3, NetBSD pserialize(9)).
 
-A writer unlinks an object, calls ``perform``, and may free the object after: every read section that was open at the call
+A writer unlinks an object, calls ``perform``, and may free the object after: every read section that was open at
+the call
 has ended by then, and later ones cannot find the object.
 
 Context: ``read_enter``/``read_exit`` on a CPU, any context, no sleeping inside; ``perform`` in a thread that may sleep,
 one at a time per object (the caller's lock sees to that).
 """
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
 import errno as _errno

@@ -5,12 +5,13 @@ Context: control plane (attach, stop, detach).  The data path uses ``rxq_t`` and
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ACQREL
-from netstack._fast.dring cimport DESC_DD
+from netstack._fast.atomics cimport ns_store_u32, ACQREL
+from netstack._fast.dring cimport desc_t, DESC_DD
 from netstack._fast.ifqueue cimport ifq_init, ifq_destroy, ifq_len, ifq_get
+from netstack._fast.ifnet cimport ifstat_t
 from netstack._fast.intr cimport IntrSource
 from netstack._fast.lock cimport spin_enter, spin_exit
-from netstack._fast.mbuf cimport mbuf_t, m_get, m_of_data, m_freem, m_put, magazine_t
+from netstack._fast.mbuf cimport mbuf_t, m_get, m_of_data, m_freem, m_put, magazine_t, M_BCAST, M_MCAST
 
 
 cdef class RxQueue:
@@ -124,6 +125,10 @@ cdef class RxQueue:
             self.rxq.ring.desc[at].status = 0
             self.rxq.ring.next += 1
         spin_exit(&self.pool.pool.control_lock)
+        # the device starts again where the driver does: head and tail are 0 (RDH, RDT)
+        self.rxq.ring.tail = self.rxq.ring.next = 0
+        if self.rxq.hw != NULL:
+            self.rxq.hw.head = 0
         return lost
 
     def set_intr(self, IntrSource source not None) -> None:
@@ -210,18 +215,32 @@ cdef class TxQueue:
         return self.txq.lock.contended
 
     def purge(self) -> int:
-        """Take everything back to the pool (the device must be disabled, the queue stopping); how many frames."""
+        """Take everything back to the pool (the device must be disabled, the queue stopping).
+
+        Returns the frames that were not sent; those the device has sent count as output.
+        """
         cdef magazine_t *mag = self.pool.pool.mag[self.pool.pool.nmag - 1]
+        cdef ifstat_t *stat = &self.txq.ifp.stat[self.pool.pool.nmag - 1]
+        cdef desc_t *d
         cdef mbuf_t *m
         cdef uint32_t n = 0
         spin_enter(&self.txq.lock)
         spin_enter(&self.pool.pool.control_lock)
         while self.txq.ring.next != self.txq.ring.tail:
-            m = m_of_data(self.txq.ring.desc[self.txq.ring.next & self.txq.ring.mask].addr)
-            self.txq.ring.desc[self.txq.ring.next & self.txq.ring.mask].status = 0
+            d = &self.txq.ring.desc[self.txq.ring.next & self.txq.ring.mask]
+            m = m_of_data(d.addr)
+            if d.status & DESC_DD:
+                stat.opackets += 1
+                stat.obytes += d.nbytes
+                stat.omcasts += m.m_flags & (M_BCAST | M_MCAST) != 0
+            else:
+                n += 1
+            d.status = 0
             m_freem(&self.pool.pool, mag, m)
             self.txq.ring.next += 1
-            n += 1
+        self.txq.ring.tail = self.txq.ring.next = 0
+        if self.txq.hw != NULL:
+            self.txq.hw.head = self.txq.hw.timed = 0
         while ifq_get(&self.txq.snd, &m, 1):
             m_freem(&self.pool.pool, mag, m)
             n += 1

@@ -1,9 +1,10 @@
-"""Receive side scaling: Toeplitz hash and redirection table (paper §5.3; Microsoft RSS; Intel 82576 datasheet §7.1.1.8).
+"""Receive side scaling: Toeplitz hash and redirection table (paper §5.3; Microsoft RSS; Intel 82576 datasheet
+§7.1.1.8).
 
 Context: device model and set-up code; stateless but for the table.
 Hashes IPv4 and IPv6 source and destination, and the ports of TCP and UDP; other frames hash to 0 and go to queue 0.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 DEFAULT_KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
 

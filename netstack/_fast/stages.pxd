@@ -1,6 +1,7 @@
 """Receive and Ethernet stages over a packet vector: rx, parse, local input, punt (paper §2.1, §3.2.1, §3.3).
 
-Each stage consumes frames by moving, dropping or handing them on, keeps the order of the rest, and adds its counters once
+Each stage consumes frames by moving, dropping or handing them on, keeps the order of the rest, and adds its
+counters once
 per vector.  Callers: the thin wrappers of ``kernels.pyx`` and the compiled chain of ``chain.pyx``.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -1,6 +1,7 @@
 """if_transmit: CPU to queue, if_snd, ring, doorbell, reclaim (paper §5.4).
 
-One try of the TX mutex per burst.  Who gets it drains if_snd into the ring; who does not leaves the burst in if_snd, and
+One try of the TX mutex per burst.  Who gets it drains if_snd into the ring; who does not leaves the burst in
+if_snd, and
 the holder looks again after it has let go: nothing is left behind (the fence below makes the two looks meet).
 """
 from libc.stdint cimport uint32_t, uint64_t

@@ -43,16 +43,15 @@ FEED_SLICE_S = 0.02  # while there are files to read
 REFRESH_PER_S = 2
 ADDRESSES = 4096
 SEED_BYTES = 4
-GAP_MAX_S = 1e6  # a longer gap in a capture counts as this: its sweeps take real time
+GAP_MAX_S = 1e6  # a longer gap in a capture counts as this: sweeping it takes real time
+GAP_LEAST_S = 3600.0
 
 
 @click.command("bridge")
 @click.argument("ports", nargs=-1, required=True, metavar="PORT PORT...")
 @click.option("--for", "seconds", type=click.FloatRange(0.0), help="Stop after so many seconds.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
-@click.option(
-    "--cpus", type=click.IntRange(1, CPU_MAX), default=1, show_default=True, help="CPUs that work."
-)
+@click.option("--cpus", type=click.IntRange(1, CPU_MAX), default=1, show_default=True, help="CPUs that work.")
 @click.option(
     "--maxaddr",
     type=click.IntRange(1, BRIDGE_RTABLE_MAX_LIMIT),
@@ -97,19 +96,16 @@ def command(
         seed = int.from_bytes(os.urandom(SEED_BYTES), "little")
     with ExitStack() as undo:
         try:
-            machine = Machine(
-                ncpu=cpus, clock="wall" if is_live else "virtual", seed=seed, path="compiled"
-            )
+            machine = Machine(ncpu=cpus, clock="wall" if is_live else "virtual", seed=seed, path="compiled")
             undo.enter_context(machine)
             hosts = open_hosts(machine, specs, offload=not has_files)
         except NoSuchInterfaceError as problem:
             return complain(problem, EXIT_LACKS)
         files = open_files(machine, specs, undo)
-        by_name: dict[str, Member] = {member.name: member for member in (*hosts, *files)}
+        opened: list[Member] = [*hosts, *files]
+        by_name = {member.name: member for member in opened}
         members = [by_name[spec.name] for spec in specs]
-        bridge = machine.bridge(
-            "bridge0", [member.ifp for member in members], maxaddr=maxaddr, timeout=timeout
-        )
+        bridge = machine.bridge("bridge0", [member.ifp for member in members], maxaddr=maxaddr, timeout=timeout)
         view = View(machine, bridge, members)
         with ended_by_signal() as is_ended, live_table(view):
             run = Run(machine, bridge, hosts, files, is_ended)
@@ -172,15 +168,16 @@ class Run:
 
     def replay(self, seconds: float | None) -> float:
         """Run files through in virtual time; return the seconds of the capture."""
+        gap_s = min(max(GAP_LEAST_S, 2.0 * self.bridge.timeout), GAP_MAX_S)
         origin_ns: int | None = None
-        stamp_ns = 0
+        first_ns = stamp_ns = 0
         for stamp_ns, member, frames in batches(self.files, seconds):
             if origin_ns is None:
-                origin_ns = stamp_ns
+                first_ns = origin_ns = stamp_ns
             ahead_s = (stamp_ns - origin_ns - self.machine.engine.now_ns()) / 1e9
-            if ahead_s > GAP_MAX_S:
-                origin_ns += round((ahead_s - GAP_MAX_S) * 1e9)
-                ahead_s = GAP_MAX_S
+            if ahead_s > gap_s:  # in the gap everything that can expire does
+                origin_ns += round((ahead_s - gap_s) * 1e9)
+                ahead_s = gap_s
             if ahead_s >= 1.0:
                 self.machine.run(seconds=ahead_s)
             member.ifp.wire.send(frames)
@@ -191,7 +188,7 @@ class Run:
             if self.is_ended.is_set():
                 break
         self.look()
-        return (stamp_ns - (origin_ns or 0)) / 1e9
+        return (stamp_ns - first_ns) / 1e9
 
     def look(self) -> None:
         """Say what has changed; an interface that is gone leaves the bridge with its addresses."""
@@ -231,10 +228,7 @@ def ended_by_signal() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield is_ended
         return
-    old = {
-        number: signal.signal(number, lambda *_: is_ended.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    old = {number: signal.signal(number, lambda *_: is_ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield is_ended
     finally:
@@ -250,9 +244,7 @@ def live_table(view: View) -> Any:
     from rich.live import Live
 
     console = Console(stderr=True)
-    return Live(
-        get_renderable=view.live, console=console, refresh_per_second=REFRESH_PER_S, screen=False
-    )
+    return Live(get_renderable=view.live, console=console, refresh_per_second=REFRESH_PER_S, screen=False)
 
 
 def show(report: dict[str, Any], as_json: bool) -> None:

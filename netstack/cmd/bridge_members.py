@@ -61,9 +61,7 @@ class HostMember:
 class FileMember:
     """A member whose far end is a file to read, a file to write, or both."""
 
-    def __init__(
-        self, spec: PortSpec, ifp: Ifnet, source: PcapReader | None, sink: PcapngWriter | None
-    ) -> None:
+    def __init__(self, spec: PortSpec, ifp: Ifnet, source: PcapReader | None, sink: PcapngWriter | None) -> None:
         self.name = spec.name
         self.kind = spec.kind
         self.ifp = ifp
@@ -150,10 +148,7 @@ def open_files(machine: Machine, specs: list[PortSpec], undo: ExitStack) -> list
     Raises: what the reader and the writer raise.
     """
     wanted = [spec for spec in specs if spec.kind == "pcap"]
-    sources = [
-        undo.enter_context(PcapReader(spec.source)) if spec.source is not None else None
-        for spec in wanted
-    ]
+    sources = [undo.enter_context(PcapReader(spec.source)) if spec.source is not None else None for spec in wanted]
     members = []
     for number, spec, source in zip(count(), wanted, sources, strict=False):
         sink = None
@@ -163,9 +158,7 @@ def open_files(machine: Machine, specs: list[PortSpec], undo: ExitStack) -> list
     return members
 
 
-def batches(
-    members: list[FileMember], seconds: float | None = None
-) -> Iterator[tuple[int, FileMember, list[bytes]]]:
+def batches(members: list[FileMember], seconds: float | None = None) -> Iterator[tuple[int, FileMember, list[bytes]]]:
     """Yield ``(time, member, frames)``: all files merged by time, runs of one file together.
 
     Within a file the order is the file's, whatever its times say.

@@ -51,8 +51,8 @@ class View:
         """Return what the bridge has learned, by member and address."""
         names = {member.ifp.name: member.name for member in self.members}
         learned = [
-            {"mac": mac, "vlan": vlan, "port": names.get(port, port), "expires_s": left, "flags": flags}
-            for mac, vlan, port, left, flags in self.bridge.addresses()
+            {"mac": mac, "vlan": vlan, "port": names[name], "expires_s": left, "flags": flags}
+            for mac, vlan, name, left, flags in self.bridge.addresses()
         ]
         return sorted(learned, key=lambda entry: (entry["port"], entry["mac"]))
 

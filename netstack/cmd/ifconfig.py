@@ -39,7 +39,7 @@ def run(machine: Machine, argv: list[str]) -> str:
     words = [word for word in argv if not word.startswith("-")]
     if options - {"-a", "-l", "-v", "--json"} or ("-a" in options and words):
         raise usage(USAGE)
-    everything = [*machine.interfaces.values(), *machine.bridges.values()]
+    everything: list[Ifnet | Bridge] = [*machine.interfaces.values(), *machine.bridges.values()]
     if "-l" in options:
         return " ".join(each.name for each in everything) + "\n"
     if len(words) > 1:

@@ -43,7 +43,7 @@ def run(machine: Machine, argv: list[str]) -> str:
     intrctl = machine.intrctl
     if verb == "list":
         options = parse(words, "cz", "json")
-        rows = [row for row in intrctl.list() if "-z" not in options or sum(row.counts)]
+        rows = [row for row in intrctl.list() if "-z" not in options or any(row.counts)]
         if "--json" in options:
             return json.dumps([as_dict(row) for row in rows])
         return compact(rows) if "-c" in options else table(rows, machine.ncpu)

@@ -50,9 +50,7 @@ def int_list(low: int, high: int) -> Callback:
         try:
             numbers = sorted({int(part) for part in value.split(",")})
         except ValueError:
-            raise click.BadParameter(
-                f"{value!r}: write numbers with commas between them", ctx, param
-            ) from None
+            raise click.BadParameter(f"{value!r}: write numbers with commas between them", ctx, param) from None
         for number in numbers:
             if not low <= number <= high:
                 raise click.BadParameter(f"{number} is not within {low} to {high}", ctx, param)
@@ -66,9 +64,7 @@ def drain_limit(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value in (None, "one", "ring"):
         return value
     if not value.isdigit() or not 1 <= int(value) <= BURST_MAX:
-        raise click.BadParameter(
-            f"{value!r}: write one, ring, or 1 to {BURST_MAX} frames", ctx, param
-        )
+        raise click.BadParameter(f"{value!r}: write one, ring, or 1 to {BURST_MAX} frames", ctx, param)
     return int(value)
 
 
@@ -187,8 +183,7 @@ def make_plan(quick: bool, options: dict[str, Any]) -> Plan:
     cores = options["cores"] or all_cores(clock, host_cores, quick)
     if clock == "wall" and cores[-1] > host_cores:
         raise click.UsageError(
-            f"--cores {cores[-1]}: this process may use {host_cores} CPUs; "
-            "--clock virtual measures any number"
+            f"--cores {cores[-1]}: this process may use {host_cores} CPUs; --clock virtual measures any number"
         )
     sizes = options["sizes"] or (PAPER_SIZES if options["paper_sizes"] else None)
     trial_s = options["trial_s"] or (QUICK_TRIAL_S if quick else TRIAL_S)[clock]

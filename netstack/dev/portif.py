@@ -1,11 +1,12 @@
-"""Driver of real-world ports: no registers, the same queues, vectors and softints as any NIC (paper §3.3).
+"""Driver of real-world ports: no registers, else the queues and softints of any NIC (paper §3.3).
 
-A port (``netstack.ports``) brings an engine per queue; readiness of a receive engine's descriptor is that queue's
-interrupt.  Frames are sent by ``if_start`` in the caller's context, so there is no transmit interrupt.
+A port (``netstack.ports``) brings an engine per queue; readiness of a receive engine's descriptor
+is that queue's interrupt.  Frames are sent by ``if_start`` in the caller's context, so there is no
+transmit interrupt.
 
-A watchdog looks at the port once a second, in a thread: an interface that goes down or comes back on the host does so
-here; one that is gone stays down, and ``state`` says so.  The host enforces its own MTU: a frame too long for it is
-dropped as ``tx_error``.
+A watchdog looks at the port once a second, in a thread: an interface that goes down or comes back
+on the host does so here; one that is gone stays down, and ``state`` says so.  The host enforces its
+own MTU: a frame too long for it is dropped as ``tx_error``.
 """
 
 from typing import Any, Protocol
@@ -180,7 +181,7 @@ class PortDriver:
 
     def watching(self) -> dict[int, int]:
         """Return the CPU that watches the descriptor of each receive queue."""
-        fds = {ring.queue.engine.fd: ring.queue.index for ring in self.rx}
+        fds = {engine.fd: index for index, engine in enumerate(self.port.receivers)}
         return {fds[fd]: cpu for fd, cpu in self._watched.items() if fd in fds}
 
     def _establish(self) -> None:
@@ -190,18 +191,17 @@ class PortDriver:
             i = ring.queue.index
             establish = harddrv_attach if is_classic else softdrv_attach
             # one receive queue each: interfaces are spread over the CPUs
-            establish(
-                ring, f"{name} RX{i}", f"{self.port.kind} {name} {i}", (self.ifp.index - 1 + i) % cpus
-            )
+            cpu = (self.ifp.index - 1 + i) % cpus
+            establish(ring, f"{name} RX{i}", f"{self.port.kind} {name} {i}", cpu)
 
     def _disestablish(self) -> None:
         for ring in self.rx:
             softdrv_detach(ring)
 
     def _watch(self) -> None:
-        """Have the CPU that takes a queue's interrupt watch its descriptor; it may have been moved (intrctl)."""
+        """Have the CPU that takes a queue's interrupt watch its descriptor: intrctl may move it."""
         for ring in self.rx:
-            fd = ring.queue.engine.fd
+            fd = self.port.receivers[ring.queue.index].fd
             assert ring.handle is not None
             cpu = ring.handle.cpu
             if fd < 0 or self._watched.get(fd) == cpu:

@@ -91,7 +91,7 @@ class IntrRegistry:
         assert_callable_from(self.engine, "interrupt_distribute")
         if ih not in self._handles:
             raise NetstackError(ENOENT, f"{ih.name}: no such interrupt; it is gone already")
-        ih.source.mask()
+        self._mask(ih)
         self._quiesce(ih)
         self.engine.cross_call(ih.cpu, lambda: self._remove(ih))
         self._handles.remove(ih)
@@ -118,7 +118,7 @@ class IntrRegistry:
             return (old,)
         slot = self._free_slot(new, ih.name)
         self._slots[new][slot] = ih  # nobody else may take it while we wait
-        ih.source.mask()
+        self._mask(ih)
         try:
             self._quiesce(ih)
         except NetstackError:
@@ -202,6 +202,12 @@ class IntrRegistry:
         finally:
             self.kernel_lock.exit()
 
+    def _mask(self, ih: IntrHandle) -> None:
+        """Mask a source and wait for senders that had found it open: a CPU may be one."""
+        ih.source.mask()
+        for cpu in self.engine.cpus:
+            self.engine.cross_call(cpu.index, _nothing)
+
     def _quiesce(self, ih: IntrHandle) -> None:
         """Wait until the CPU of ``ih`` has nothing pending from it and is not inside it."""
         block, slot = self.engine.cpus[ih.cpu].block, ih.slot
@@ -245,3 +251,7 @@ class IntrRegistry:
 def _device(name: str) -> str:
     """Return the device part of an interrupt's name: ``wm0`` of ``wm0 RX1``."""
     return name.partition(" ")[0]
+
+
+def _nothing() -> None:
+    """Work of a cross-call that only waits."""

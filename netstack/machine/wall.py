@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from errno import EBUSY, EDEADLK, EINVAL, ENXIO, ETIMEDOUT
 from typing import Literal
 
+from netstack._fast import chain
 from netstack._fast.intr import IntrController
 from netstack._fast.mbuf import MbufPool
 from netstack.errors import NetstackError
@@ -27,6 +28,7 @@ __all__ = ["WallEngine"]
 
 NS_PER_S = 1_000_000_000
 POLL_S = 50e-6  # between looks for idleness
+PYTHON_ROUNDS = 256  # rounds a Python thread goes on as its CPU before it gives it back
 QUIET_LOOKS = 3  # looks in a row that must find nothing new
 
 
@@ -199,13 +201,20 @@ class WallEngine:
         block.now_ns = self.now_ns()
         self._local.cpu = cpu
         try:
-            for slot in block.python_vectors():
-                self.intrs.deliver(cpu, slot)
-            handle = block.python_softint()
-            while handle >= 0:
-                self.softints.run_handle(cpu, handle)
+            for _ in range(PYTHON_ROUNDS):
+                done = 0
+                for slot in block.python_vectors():
+                    self.intrs.deliver(cpu, slot)
+                    done += 1
                 handle = block.python_softint()
-            self.psz.switchpoint(cpu.index)
+                while handle >= 0:
+                    self.softints.run_handle(cpu, handle)
+                    done += 1
+                    handle = block.python_softint()
+                self.psz.switchpoint(cpu.index)
+                if not done:
+                    break
+                chain.step(block, self.now_ns())
         finally:
             self._local.cpu = None
 

@@ -1,7 +1,8 @@
 """The real world: ports of the host that an interface of a machine can stand on.
 
-A host port is an object with ``name``, ``mac``, ``mtu``, ``receivers`` and ``transmitters`` (engines
-of ``_fast.hostport``, one a queue), ``missed``, ``state()``, ``clear_errors()`` and ``close()``.
+A host port is an object with ``name``, ``mac``, ``mtu``, ``receivers`` and ``transmitters``
+(engines of ``_fast.hostport``, one a queue), ``missed``, ``state()``, ``clear_errors()`` and
+``close()``.
 ``dev.portif`` builds an interface from one.
 
     af_packet   an existing Linux interface, through packet sockets

@@ -74,9 +74,7 @@ class PacketPort:
                 self.mac = self.link.mac()
                 self.host_mtu = self.link.mtu()
                 ring = undo.enter_context(self._ring(receiving))
-                self.receivers.append(
-                    PacketRx(receiving.fileno(), ring, RING_BLOCK_BYTES, offload)
-                )
+                self.receivers.append(PacketRx(receiving.fileno(), ring, RING_BLOCK_BYTES, offload))
                 undo.callback(self._close_engines)
                 for _ in range(tx_queues):
                     sending = undo.enter_context(self._socket())
@@ -114,9 +112,7 @@ class PacketPort:
         set_option(SOL_PACKET, PACKET_RX_RING, request)
         promiscuous = MEMBERSHIP.pack(self.index, PACKET_MR_PROMISC, 0, b"")
         set_option(SOL_PACKET, PACKET_ADD_MEMBERSHIP, promiscuous)
-        return mmap.mmap(
-            receiving.fileno(), ring_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE
-        )
+        return mmap.mmap(receiving.fileno(), ring_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 
     def _prepare_sending(self, sending: socket.socket) -> None:
         """Bind a sending socket to the interface and to no protocol: it hears nothing."""
@@ -139,7 +135,7 @@ class PacketPort:
 
     def clear_errors(self) -> None:
         """Let the engines try again: the interface is back."""
-        for engine in (*self.receivers, *self.transmitters):
+        for engine in self._engines():
             engine.clear_error()
 
     @property
@@ -147,8 +143,11 @@ class PacketPort:
         """Frames the kernel dropped because the ring was full."""
         return sum(engine.missed for engine in self.receivers)
 
+    def _engines(self) -> list[PacketRx | PacketTx]:
+        return [*self.receivers, *self.transmitters]
+
     def _close_engines(self) -> None:
-        for engine in (*self.receivers, *self.transmitters):
+        for engine in self._engines():
             engine.close()
 
     def close(self) -> None:

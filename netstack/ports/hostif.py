@@ -42,8 +42,7 @@ IFREQ = struct.Struct("16s24s")
 CURE = {
     "CAP_NET_RAW": "run as root, or give the interpreter the capability: "
     "setcap cap_net_raw,cap_net_admin+ep $(readlink -f $(command -v python3))",
-    "CAP_NET_ADMIN": "run as root, or have root make the TAP for you: "
-    "ip tuntap add dev {name} mode tap user {user}",
+    "CAP_NET_ADMIN": "run as root, or have root make the TAP for you: ip tuntap add dev {name} mode tap user {user}",
 }
 
 
@@ -121,9 +120,7 @@ def check_name(name: str) -> str:
     except UnicodeEncodeError:
         raise NetstackError(errno.EINVAL, f"{name!r}: no interface name can be that") from None
     if length > NAME_BYTES_MAX:
-        raise NetstackError(
-            errno.EINVAL, f"{name}: an interface name has at most {NAME_BYTES_MAX} bytes"
-        )
+        raise NetstackError(errno.EINVAL, f"{name}: an interface name has at most {NAME_BYTES_MAX} bytes")
     if name in (".", "..") or NAME_REFUSED.search(name):
         raise NetstackError(
             errno.EINVAL,
@@ -139,11 +136,7 @@ def explain(problem: OSError, name: str, capability: str = "CAP_NET_RAW") -> Net
         cure = CURE[capability].format(name=name, user=os.environ.get("USER", "$USER"))
         return PrivilegeError(code, f"{name}: this process lacks {capability}; {cure}")
     if code in (errno.ENODEV, errno.ENXIO):
-        return NoSuchInterfaceError(
-            errno.ENXIO, f"{name}: the host has no such interface; 'ip link' lists them"
-        )
+        return NoSuchInterfaceError(errno.ENXIO, f"{name}: the host has no such interface; 'ip link' lists them")
     if code in (errno.EAFNOSUPPORT, errno.ENOPROTOOPT, errno.EPROTONOSUPPORT):
-        return EnvironmentLacksError(
-            code, f"{name}: this kernel has no packet sockets of the kind needed ({problem})"
-        )
+        return EnvironmentLacksError(code, f"{name}: this kernel has no packet sockets of the kind needed ({problem})")
     return NetstackError(code, f"{name}: {problem.strerror or problem}")

@@ -1,4 +1,4 @@
-"""A streaming reader of capture files: pcap and pcapng (IETF drafts draft-ietf-opsawg-pcap, -pcapng).
+"""A streaming reader of capture files: pcap and pcapng (draft-ietf-opsawg-pcap, -pcapng).
 
 pcap with micro- or nanoseconds in either byte order; pcapng sections of either byte order with
 interface descriptions and enhanced, simple and (obsolete) packet blocks; other blocks are skipped.
@@ -82,12 +82,10 @@ class PcapReader:
         if isinstance(source, str | os.PathLike):
             self.name = name or os.fspath(source)
             try:
-                self._stream: BinaryIO = open(source, "rb")  # noqa: SIM115
+                self._stream: BinaryIO = open(source, "rb")
             except (OSError, ValueError) as problem:
                 reason = getattr(problem, "strerror", None) or problem
-                raise NetstackError(
-                    getattr(problem, "errno", None) or errno.EINVAL, f"{self.name}: {reason}"
-                ) from None
+                raise NetstackError(getattr(problem, "errno", None) or errno.EINVAL, f"{self.name}: {reason}") from None
         else:
             self.name = name or str(getattr(source, "name", "capture"))
             self._stream = source
@@ -109,9 +107,7 @@ class PcapReader:
             self._refuse(f"not a capture file: it begins with {magic.hex()}")
         self.kind = "pcap"
         order, unit_ns = PCAP_MAGICS[magic]
-        major, minor, _, _, _, network = struct.unpack(
-            order + "HHiIII", self._read(20, "the file header")
-        )
+        major, minor, _, _, _, network = struct.unpack(order + "HHiIII", self._read(20, "the file header"))
         if major != 2:
             self._refuse(f"pcap version {major}.{minor}; 2.4 is known")
         self.check_linktype(network & 0xFFFF)
@@ -311,14 +307,10 @@ class Section:
 
     def _interface(self, index: int) -> Interface:
         if index >= len(self.interfaces):
-            self.reader.refuse(
-                f"a frame of interface {index}; the section has {len(self.interfaces)}"
-            )
+            self.reader.refuse(f"a frame of interface {index}; the section has {len(self.interfaces)}")
         return self.interfaces[index]
 
-    def _record(
-        self, body: bytes, at: int, index: int, time_units: int, captured: int, length: int
-    ) -> Record:
+    def _record(self, body: bytes, at: int, index: int, time_units: int, captured: int, length: int) -> Record:
         interface = self._interface(index)
         self.reader.check_lengths(captured, length, len(body) - at)
         time_ns = interface.offset_s * 10**9 + time_units * 10**9 // interface.units_per_s

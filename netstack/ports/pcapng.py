@@ -40,25 +40,19 @@ class PcapngWriter:
     Raises: NetstackError -- EEXIST unless ``overwrite``; whatever the host says of the path.
     """
 
-    def __init__(
-        self, target: str | os.PathLike[str] | BinaryIO, *, overwrite: bool = False
-    ) -> None:
+    def __init__(self, target: str | os.PathLike[str] | BinaryIO, *, overwrite: bool = False) -> None:
         self._owned = isinstance(target, str | os.PathLike)
         self.frame_count = 0
         self.interfaces: list[str] = []
         if isinstance(target, str | os.PathLike):
             self.name = os.fspath(target)
             try:
-                self._stream: BinaryIO = open(target, "wb" if overwrite else "xb")  # noqa: SIM115
+                self._stream: BinaryIO = open(target, "wb" if overwrite else "xb")
             except FileExistsError:
-                raise NetstackError(
-                    errno.EEXIST, f"{self.name}: exists; remove it or choose another name"
-                ) from None
+                raise NetstackError(errno.EEXIST, f"{self.name}: exists; remove it or choose another name") from None
             except (OSError, ValueError) as problem:
                 reason = getattr(problem, "strerror", None) or problem
-                raise NetstackError(
-                    getattr(problem, "errno", None) or errno.EINVAL, f"{self.name}: {reason}"
-                ) from None
+                raise NetstackError(getattr(problem, "errno", None) or errno.EINVAL, f"{self.name}: {reason}") from None
         else:
             self.name = str(getattr(target, "name", "capture"))
             self._stream = target
@@ -86,18 +80,14 @@ class PcapngWriter:
             raise NetstackError(errno.EINVAL, f"{self.name}: no interface {interface}")
         length = len(frame)
         if length > CAPLEN_MAX:
-            raise NetstackError(
-                errno.EINVAL, f"{self.name}: a frame of {length} bytes; the limit is {CAPLEN_MAX}"
-            )
+            raise NetstackError(errno.EINVAL, f"{self.name}: a frame of {length} bytes; the limit is {CAPLEN_MAX}")
         stamp = time.time_ns() if time_ns is None else time_ns
         if not 0 <= stamp < 1 << 64:
             raise NetstackError(errno.EINVAL, f"{self.name}: no time a file can hold: {stamp}")
         padding = -length % 4
         total = ENHANCED_BYTES + length + padding
         self._stream.write(
-            ENHANCED.pack(
-                BLOCK_ENHANCED, total, interface, stamp >> 32, stamp & 0xFFFFFFFF, length, length
-            )
+            ENHANCED.pack(BLOCK_ENHANCED, total, interface, stamp >> 32, stamp & 0xFFFFFFFF, length, length)
         )
         self._stream.write(frame)
         self._stream.write(bytes(padding) + struct.pack("<I", total))
@@ -132,8 +122,5 @@ class PcapngWriter:
 
 def options(*pairs: tuple[int, bytes]) -> bytes:
     """Return options as they stand in a block, with the one that ends them."""
-    packed = [
-        struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
-        for code, value in pairs
-    ]
+    packed = [struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4) for code, value in pairs]
     return b"".join([*packed, struct.pack("<HH", OPTION_END, 0)])

@@ -80,9 +80,7 @@ def parse_all(texts: Iterable[str]) -> list[PortSpec]:
     sinks = [spec.sink.resolve() for spec in specs if spec.sink is not None]
     for sink in sinks:
         if any(is_same(sink, source) for source in sources):
-            raise NetstackError(
-                errno.EINVAL, f"{sink}: read and written; write to another file"
-            )
+            raise NetstackError(errno.EINVAL, f"{sink}: read and written; write to another file")
         if sinks.count(sink) > 1:
             raise NetstackError(errno.EEXIST, f"{sink}: two ports would write it; choose two files")
     return specs

@@ -56,9 +56,7 @@ class TapPort:
     kind = "tap"
     mtu = 1500  # of the stack's interface; the host enforces its own, ``host_mtu``
 
-    def __init__(
-        self, name: str, *, queues: int = 1, offload: bool = True, vnet: bool = True
-    ) -> None:
+    def __init__(self, name: str, *, queues: int = 1, offload: bool = True, vnet: bool = True) -> None:
         self.name = check_name(name)
         if not 1 <= queues <= QUEUES_MAX:
             raise NetstackError(errno.EINVAL, f"{name}: 1 to {QUEUES_MAX} queues")
@@ -131,7 +129,7 @@ class TapPort:
 
     def clear_errors(self) -> None:
         """Let the engines try again: the interface is back."""
-        for engine in (*self.receivers, *self.transmitters):
+        for engine in self._engines():
             engine.clear_error()
 
     @property
@@ -139,8 +137,11 @@ class TapPort:
         """Return 0: the host counts what it dropped as the interface's own tx_dropped."""
         return 0
 
+    def _engines(self) -> list[TapRx | TapTx]:
+        return [*self.receivers, *self.transmitters]
+
     def _close_engines(self) -> None:
-        for engine in (*self.receivers, *self.transmitters):
+        for engine in self._engines():
             engine.close()
 
     def close(self) -> None:

@@ -6,8 +6,9 @@ must be in a counter, or the trial raises.  Stations are learned before the firs
 (RFC 2544 section 23) and stay known.
 
 On the wall clock a CPU's loop runs the generators of its own queues.  What falls due while the CPU
-does not get round to it, beyond one receive ring, was never offered: it counts as late, not as
-lost, and a trial with too many of those fails.
+does not get round to it, beyond one receive ring, was never offered: it counts as late, and a trial
+with too many of those fails; or as paused, when the loop was not run at all because the host had
+other work for its processor.
 
 Uses the machine's public face, and two compiled objects that a NIC model takes: the generator of
 frames, and the list of receive engines that a CPU's loop runs.
@@ -104,9 +105,7 @@ class Dut:
             self._send(2 * LEARN_FPS, round(seconds * 1e9))
         fewest = min(generator.sent for generator in self.generators)
         if fewest < blocks:
-            raise NetstackError(
-                EIO, f"rfc2544: a generator sent {fewest} frames and has {blocks} stations to learn"
-            )
+            raise NetstackError(EIO, f"rfc2544: a generator sent {fewest} frames and has {blocks} stations to learn")
 
     def flat_out(self) -> Trial:
         """Run a trial in which every generator fills descriptors as fast as it finds them."""
@@ -125,9 +124,7 @@ class Dut:
         port_fps = rate_fps / 2
         for stream, generator in zip(self.streams, self.generators, strict=True):
             offset_ns = round(stream.phase * 1e9 / port_fps) if port_fps else 0
-            generator.start(
-                start_ns + offset_ns, stop_ns, port_fps * stream.share, stream.burst_max
-            )
+            generator.start(start_ns + offset_ns, stop_ns, port_fps * stream.share, stream.burst_max)
         if self.setup.clock == "virtual":
             for port in self.ports:
                 port.hw.pace(engine)
@@ -170,6 +167,7 @@ class Dut:
         """Make the trial's record; every frame sent must be forwarded or in a counter of losses."""
         sent = sum(generator.sent for generator in self.generators)
         late = sum(generator.late for generator in self.generators)
+        paused = sum(generator.paused for generator in self.generators)
         lost_by = {reason: count for reason, count in lost.items() if count}
         missing = sent - forwarded - sum(lost_by.values())
         if missing:
@@ -178,7 +176,7 @@ class Dut:
                 f"rfc2544: {sent} frames sent, {forwarded} forwarded, lost by {lost_by}: "
                 f"{missing} are in no counter; this is a defect, m.audit() says where",
             )
-        return Trial(rate_fps, seconds, sent, forwarded, late, lost_by, growth_fps)
+        return Trial(rate_fps, seconds, sent, forwarded, late, paused, lost_by, growth_fps)
 
     def _forwarded(self) -> int:
         """Return the frames that left the transmit engines so far."""

@@ -34,6 +34,8 @@ class Row:
           offered_kfps -- rate asked of the generators in that trial.
           failed_kfps -- lowest rate above it that failed; None when the highest possible passed.
           flat_out_kfps -- wall: forwarded with the generators unpaced, loss allowed; else None.
+          paused_percent -- wall: frames not offered because the host ran other work; in kfps they
+          are missing.
           wire_percent -- virtual: share of the rate of both wires; None on the wall clock.
           noisy -- empty, or why the point cannot be judged; the rates then say little.
     """
@@ -52,6 +54,7 @@ class Row:
     failed_kfps: float | None
     flat_out_kfps: float | None
     wire_percent: float | None
+    paused_percent: float
     trial_s: float
     resolution: float
     drain: str
@@ -106,9 +109,7 @@ def _pivot(rows: Sequence[Row], title: str, value: Callable[[Row], float], digit
 
 def _caption(rows: Sequence[Row]) -> Iterable[Text]:
     first = rows[0]
-    frames = ", ".join(
-        dict.fromkeys(f"{row.kernel} {row.frame} frame, drain {row.drain}" for row in rows)
-    )
+    frames = ", ".join(dict.fromkeys(f"{row.kernel} {row.frame} frame, drain {row.drain}" for row in rows))
     what = {
         "wall": "Wall clock of this host; both directions together.  Counted at the far ends of "
         "the wires: frames through in-memory NICs; the cost of the generators and of draining "

@@ -120,8 +120,7 @@ def paper_rule(cores: int) -> dict[str, tuple[int, ...]]:
         return {name: (upper,) * queue_count for name in ("wm0", "wm2")}
     spread = {"wm0": (upper, (cores + 1) // 2), "wm2": (0, cores // 2)}
     return {
-        name: tuple(first + queue % count for queue in range(queue_count))
-        for name, (first, count) in spread.items()
+        name: tuple(first + queue % count for queue in range(queue_count)) for name, (first, count) in spread.items()
     }
 
 

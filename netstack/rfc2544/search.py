@@ -20,6 +20,9 @@ __all__ = ["STRICT", "Found", "Limits", "Trial", "Verdict", "judge", "search"]
 # A trial with more frames late than this share did not offer its rate.
 LATE_SHARE_MAX = 0.005
 
+# More than this share lost or late is beyond doubt: such a rate gets no second try.
+DOUBTFUL_SHARE_MAX = 0.05
+
 # Without a hint, the first step down from a rate that failed, as a share of it; doubles each time.
 FIRST_STEP_DOWN = 0.04
 
@@ -31,6 +34,9 @@ GIVE_UP_SHARE = 1e-4
 
 # A failed rate below a passed one by more than this share of it: the host is too noisy.
 DISAGREEMENT_MAX = 0.25
+
+# A point is too noisy when the host took away more than this share of its trial.
+PAUSED_SHARE_MAX = 0.2
 
 # How often a rate found may fail its confirmation before the point counts as too noisy.
 CONFIRM_FAILURES_MAX = 4
@@ -49,9 +55,10 @@ class Verdict(Enum):
 class Trial:
     """One trial: ``sent`` frames offered in ``seconds``, ``forwarded`` of them came out.
 
-    ``late`` frames were never offered because the generator was behind; ``lost_by`` says which
-    counters hold the difference between sent and forwarded; ``growth_fps`` is how fast the frames
-    on their way inside the device became more towards the end.
+    ``late`` frames were never offered because the generator was behind, ``paused`` ones because the
+    host gave its CPU to other work; ``lost_by`` says which counters hold the difference between sent
+    and forwarded; ``growth_fps`` is how fast the frames on their way inside the device became more
+    towards the end.
     """
 
     rate_fps: float
@@ -59,6 +66,7 @@ class Trial:
     sent: int
     forwarded: int
     late: int = 0
+    paused: int = 0
     lost_by: dict[str, int] = field(default_factory=dict)
     growth_fps: float = 0.0
 
@@ -73,13 +81,19 @@ class Trial:
 
     @property
     def sustained_fps(self) -> float:
-        """Return what came out without what only had room in queues."""
-        return self.forwarded_fps - max(0.0, self.growth_fps)
+        """Return what came out while the host let the device run, without what only had room in queues."""
+        running = 1.0 - self.paused_share
+        return (self.forwarded_fps - max(0.0, self.growth_fps)) / running if running else 0.0
 
     @property
     def late_share(self) -> float:
-        due = self.sent + self.late
+        due = self.sent + self.late + self.paused
         return self.late / due if due else 1.0
+
+    @property
+    def paused_share(self) -> float:
+        due = self.sent + self.late + self.paused
+        return self.paused / due if due else 0.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class Limits:
           loss -- accepted share of lost frames; 0 is RFC 2544.
           growth -- accepted growth of the queues as a share of the rate: with more than that a
           longer trial would lose frames, though a short one does not.
-          tries -- trials a rate gets before it counts as failed.
+          tries -- trials a rate gets before it counts as failed, unless the first leaves no doubt.
           confirmations -- further trials of the rate found, each with ``tries`` tries.
     """
 
@@ -140,6 +154,7 @@ class _Search:
         self.ceiling = ceiling_fps
         self.limits = limits
         self.best: Trial | None = None
+        self.held: list[Trial] = []
         self.failed: Trial | None = None
         self.highest_pass = 0.0
         self.lowest_fail = float("inf")
@@ -148,21 +163,20 @@ class _Search:
         self.step_up = limits.resolution
         self.step_down = FIRST_STEP_DOWN
 
-    @property
-    def failed_fps(self) -> float | None:
-        return self.failed.rate_fps if self.failed else None
-
     def try_rate(self, rate: float) -> bool:
-        """Run trials of one rate until one passes or the tries are used up; move the bracket."""
+        """Run trials of one rate until one passes or no doubt is left; move the bracket."""
         for _ in range(max(1, self.limits.tries)):
             trial = self.measure(rate)
             self.trials += 1
             verdict = judge(trial, self.limits)
             if verdict is Verdict.PASSED:
+                self.held = [kept for kept in self.held if kept.rate_fps == rate] + [trial]
                 self.best = trial
                 self.highest_pass = max(self.highest_pass, rate)
                 return True
             self.losses += verdict is not Verdict.GENERATOR
+            if trial.loss + trial.late_share > DOUBTFUL_SHARE_MAX:
+                break
         self.failed = trial
         self.lowest_fail = min(self.lowest_fail, rate)
         return False
@@ -222,12 +236,21 @@ class _Search:
         """Say what makes the trials contradict each other, or nothing."""
         if self.highest_pass - self.lowest_fail > DISAGREEMENT_MAX * self.highest_pass:
             return (
-                f"trials disagree: {self.highest_pass / 1e3:.1f} kfps passed, "
-                f"{self.lowest_fail / 1e3:.1f} kfps failed"
+                f"trials disagree: {self.highest_pass / 1e3:.1f} kfps passed, {self.lowest_fail / 1e3:.1f} kfps failed"
             )
         if self.best is None and self.losses == 0:
             return "the generator kept pace at no rate"
+        if self.best and self.best.paused_share > PAUSED_SHARE_MAX:
+            return f"the host ran other work for {self.best.paused_share:.0%} of the trial"
         return ""
+
+    def found(self, confirmed: int, noisy: str) -> Found:
+        """Return the outcome; of the trials that passed at the rate found, the middle one."""
+        if self.best:
+            self.held.sort(key=lambda trial: trial.forwarded_fps)
+            self.best = self.held[len(self.held) // 2]
+        failed_fps = self.failed.rate_fps if self.failed else None
+        return Found(self.best, failed_fps, self.trials, confirmed, noisy or self.noise())
 
 
 def search(
@@ -250,15 +273,13 @@ def search(
     guess = guess_fps or ceiling_fps
     for _ in range(CONFIRM_FAILURES_MAX):
         state.narrow(guess)
-        if state.best is None or state.noise():
+        if state.best is None:
             break
         confirmed = state.confirm()
         if confirmed == limits.confirmations:
-            return Found(state.best, state.failed_fps, state.trials, confirmed)
+            return state.found(confirmed, "")
         # The rate did not hold: it is the upper end now, and what is below must be found again.
         guess = state.best.rate_fps * (1 - limits.resolution)
         state.best = None
-    reason = state.noise()
-    if state.best is None and not reason and state.highest_pass:
-        reason = f"no rate passed {limits.confirmations} confirmations"
-    return Found(state.best, state.failed_fps, state.trials, 0, reason)
+    reason = f"no rate passed {limits.confirmations} confirmations" if state.highest_pass else ""
+    return state.found(0, reason)

@@ -16,8 +16,10 @@ from netstack.rfc2544.traffic import wire_fps
 
 __all__ = ["Plan", "points", "run", "setups"]
 
-# Wall clock: rates up to this many times the unpaced rate are tried.
-CEILING_OVER_FLAT_OUT = 2.0
+# Wall clock: the first rate tried, and the highest, as multiples of the unpaced rate.  The unpaced
+# rate is too low by what the host took away meanwhile; a rate that is too high tells what fits.
+GUESS_OVER_FLAT_OUT = 1.5
+CEILING_OVER_FLAT_OUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,8 @@ def _point(
         found = search(measure, wires, limits=plan.limits)
         return _row(plan, setup, frame_bytes, found, None, wires)
     flat_out = device.flat_out().forwarded_fps
-    found = search(
-        measure, flat_out * CEILING_OVER_FLAT_OUT, guess_fps=flat_out, limits=plan.limits
-    )
+    ceiling, guess = flat_out * CEILING_OVER_FLAT_OUT, flat_out * GUESS_OVER_FLAT_OUT
+    found = search(measure, ceiling, guess_fps=guess, limits=plan.limits)
     return _row(plan, setup, frame_bytes, found, flat_out, None)
 
 
@@ -154,6 +155,7 @@ def _row(
         failed_kfps=found.failed_fps / 1e3 if found.failed_fps else None,
         flat_out_kfps=flat_out / 1e3 if flat_out else None,
         wire_percent=100 * kfps * 1e3 / wires if wires else None,
+        paused_percent=100 * found.best.paused_share if found.best else 0.0,
         trial_s=plan.trial_s,
         resolution=plan.limits.resolution,
         drain=str(setup.drain),

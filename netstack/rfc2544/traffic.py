@@ -87,9 +87,7 @@ def frame_of(flow: Flow, nbytes: int = 60) -> bytes:
     return (ether + struct.pack(">10H", *words) + udp).ljust(nbytes, b"\0")
 
 
-def flows(
-    side: int, count: int, seed: int, queue_of: Callable[[bytes], int], queue_count: int
-) -> list[Flow]:
+def flows(side: int, count: int, seed: int, queue_of: Callable[[bytes], int], queue_count: int) -> list[Flow]:
     """Return the flows that one side sends, balanced over the receive queues of its NIC.
 
     Args: count -- addresses a side has; each is the source of one flow at least.
@@ -124,9 +122,7 @@ def _on_queue(flow: Flow, queue: int, queue_of: Callable[[bytes], int]) -> Flow:
     raise ValueError(f"no UDP port brings {flow} to receive queue {queue}: does the NIC hash UDP?")
 
 
-def headers_by_queue(
-    streams: Sequence[Flow], queue_of: Callable[[bytes], int], queue_count: int
-) -> list[bytes]:
+def headers_by_queue(streams: Sequence[Flow], queue_of: Callable[[bytes], int], queue_count: int) -> list[bytes]:
     """Return, for each receive queue, the header blocks of its flows one after the other."""
     blocks: list[list[bytes]] = [[] for _ in range(queue_count)]
     for flow in streams:

@@ -60,7 +60,7 @@ def difference(trace: Trace, number: int, name: str, found: dict, wanted: dict) 
     ]
     for what in wanted:
         if found[what] != wanted[what]:
-            lines += [f"  {what} differs"] + first_difference(found[what], wanted[what])
+            lines += [f"  {what} differs", *first_difference(found[what], wanted[what])]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""Compiled loop == Python stages with 1 and with 256 frames == oracle: frames, order, table, counters.
+"""Compiled loop == Python stages, 1 or 256 frames == oracle: frames, order, table, counters.
 
-``NETSTACK_SEED=N`` moves the fixed seeds; a failure names the seed of its trace, which alone replays
-it: ``NETSTACK_SEED=N pytest tests/equivalence -k one_seed``.
+``NETSTACK_SEED=N`` moves the fixed seeds.  A failure names the seed of its trace; that alone is
+replayed by ``NETSTACK_SEED=N pytest tests/equivalence -k one_seed``.
 """
 
 import os
@@ -27,15 +27,16 @@ OTHERS: dict[str, dict[str, Any]] = {
     "classic frame, stages": {"path": "stages", "frame": "classic"},
     "classic frame, compiled": {"path": "compiled", "frame": "classic"},
     "GENERIC, stages n=3": {"path": "stages", "kernel": "GENERIC", "drain": 3},
-    "GENERIC, classic, ring": {"path": "stages", "kernel": "GENERIC", "frame": "classic", "drain": "ring"},
+    "GENERIC, classic frame, ring": {"kernel": "GENERIC", "frame": "classic", "drain": "ring"},
     "compiled n=1": {"path": "compiled", "drain": 1},
 }
 
 Record = Callable[[str, object], None]
+MakeSides = Callable[..., list[MachineSide]]
 
 
 @pytest.fixture
-def make_sides() -> Iterator[Callable[..., list[MachineSide]]]:
+def make_sides() -> Iterator[MakeSides]:
     """Make machines in the configurations asked for, and close them."""
     made: list[MachineSide] = []
 
@@ -50,51 +51,41 @@ def make_sides() -> Iterator[Callable[..., list[MachineSide]]]:
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_fixed_traces(
-    batch: int, base_seed: int, make_sides: Callable[..., list[MachineSide]], record_property: Record
-) -> None:
+def test_fixed_traces(batch: int, base_seed: int, make_sides: MakeSides, record_property: Record) -> None:
     first = base_seed * SEED_STRIDE + batch * TRACES_PER_BATCH
     record_property("seeds", f"{first}..{first + TRACES_PER_BATCH - 1} compiled, stages n=1, n=256")
     frames = run_traces(range(first, first + TRACES_PER_BATCH), make_sides(VIRTUAL))
     assert frames > TRACES_PER_BATCH * 200, "traces have become too short to tell anything"
 
 
-def test_fresh_traces(
-    make_sides: Callable[..., list[MachineSide]], record_property: Record
-) -> None:
+def test_fresh_traces(make_sides: MakeSides, record_property: Record) -> None:
     first = int.from_bytes(os.urandom(6), "big")
     record_property("seeds", f"{first}..{first + FRESH_TRACES - 1} fresh in this run")
     run_traces(range(first, first + FRESH_TRACES), make_sides(VIRTUAL))
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_configurations(
-    name: str, base_seed: int, make_sides: Callable[..., list[MachineSide]], record_property: Record
-) -> None:
+def test_other_configurations(name: str, base_seed: int, make_sides: MakeSides, record_property: Record) -> None:
     first = (base_seed + 1) * SEED_STRIDE - 100 * (1 + list(OTHERS).index(name))
     record_property("seeds", f"{first}..{first + 39} {name}")
     run_traces(range(first, first + 40), make_sides({name: OTHERS[name]}))
 
 
 @pytest.mark.parametrize("path", ["compiled", "stages"])
-def test_wall_clock_on_one_cpu(
-    path: str, base_seed: int, make_sides: Callable[..., list[MachineSide]], record_property: Record
-) -> None:
+def test_wall_clock_on_one_cpu(path: str, base_seed: int, make_sides: MakeSides, record_property: Record) -> None:
     first = (base_seed + 1) * SEED_STRIDE - 1000
     record_property("seeds", f"{first}..{first + 39} wall clock, {path}")
     sides = make_sides({f"wall, {path}": {"path": path}}, clock="wall")
     run_traces(range(first, first + 40), sides)
 
 
-def test_one_seed(
-    base_seed: int, make_sides: Callable[..., list[MachineSide]], record_property: Record
-) -> None:
-    """The trace of NETSTACK_SEED itself, in every virtual configuration: how a failure is replayed."""
+def test_one_seed(base_seed: int, make_sides: MakeSides, record_property: Record) -> None:
+    """The trace of NETSTACK_SEED in every virtual configuration: how a failure is replayed."""
     record_property("seeds", f"{base_seed} all virtual configurations")
     run_traces([base_seed], make_sides({**VIRTUAL, **OTHERS}))
 
 
-def test_the_comparison_can_fail(make_sides: Callable[..., list[MachineSide]]) -> None:
+def test_the_comparison_can_fail(make_sides: MakeSides) -> None:
     """A side that differs in one flag is told apart, and the report names seed and step."""
     sides = make_sides({"compiled": {"path": "compiled"}})
     own = {name: ifp.block.mac for name, ifp in sides[0].interfaces.items()}
@@ -105,7 +96,7 @@ def test_the_comparison_can_fail(make_sides: Callable[..., list[MachineSide]]) -
     oracle.interfaces["wm3"].count.clear()
     sides[0].interfaces["wm3"].down()
     sides[0].begin = lambda maxaddr, members: None  # type: ignore[method-assign]
-    with pytest.raises(AssertionError, match="seed 77: compiled differs.* at step 0"):
+    with pytest.raises(AssertionError, match=r"seed 77: compiled differs.* at step 0"):
         compare(trace, sides, oracle)
 
 

@@ -1,8 +1,8 @@
 """Random traces: what arrives at a bridge and what the operator does meanwhile, made from a seed.
 
-A trace is dense in what is hard: stations that move from port to port within a burst, own addresses,
-floods, full tables, members that leave and come back.  Every frame carries a serial number, so that
-order and identity can be compared.
+A trace is dense in what is hard: stations that move from port to port within a burst, own
+addresses, floods, full tables, members that leave and come back.  Every frame carries a serial
+number, so that order and identity can be compared.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,11 @@ BEYOND_CONTROL = bytes.fromhex("0180c2000010")
 NOBODY = b"\0" * 6
 ETHERTYPES = (b"\x08\x00", b"\x08\x06", b"\x86\xdd", b"\x00\x26", b"\x81\x00", b"\x88\xa8")
 VLAN = ETHERTYPES[-2:]
+
+VERBS = (
+    *("add", "delete", "learn", "discover", "private", "state", "static", "deladdr", "flush"),
+    *("flushall", "maxaddr", "bridge", "control", "listen", "updown", "hook", "wait"),
+)
 
 Step = tuple[Any, ...]
 
@@ -47,7 +52,7 @@ class Maker:
         self.own = list(own.values())
         self.serial = 0
         self.inside: list[str] = []
-        self.maxaddr = 0  # only ever raised: what goes when it is lowered is not the oracle's affair
+        self.maxaddr = 0  # only ever raised: the oracle does not know what goes when it is lowered
         self.hooked: set[tuple[str, str]] = set()
 
     def trace(self) -> Trace:
@@ -74,7 +79,8 @@ class Maker:
         draw = random.random()
         if draw < 0.02:
             return random.randbytes(random.randrange(14))
-        dst = self.address((STATIONS, 60), (self.own, 8), ([BROADCAST], 8), (GROUPS, 8), (CONTROL, 5))
+        groups = (([BROADCAST], 8), (GROUPS, 8), (CONTROL, 5))
+        dst = self.address((STATIONS, 60), (self.own, 8), *groups)
         src = self.address((STATIONS, 90), (self.own, 4), (GROUPS, 2), ([NOBODY], 1))
         if draw > 0.99:
             dst = random.choice((NOBODY, BEYOND_CONTROL))
@@ -95,10 +101,7 @@ class Maker:
         """One thing the operator does, with what it needs before."""
         random = self.random
         name = random.choice(INTERFACES)
-        verb = random.choice(
-            ("add", "delete", "learn", "discover", "private", "state", "listen", "updown", "static")
-            + ("deladdr", "flush", "flushall", "maxaddr", "bridge", "control", "hook", "wait")
-        )
+        verb = random.choice(VERBS)
         if verb in ("add", "delete"):
             unhook: list[Step] = [("hook", *key, False) for key in sorted(self.hooked)]
             self.hooked.clear()

@@ -1,4 +1,4 @@
-"""Small programs that hosts in namespaces run: echo requests, and a file over TCP with its digest."""
+"""Programs that hosts in namespaces run: echo requests, and a file over TCP with its digest."""
 
 __all__ = ["PING", "RECEIVE", "SEND"]
 

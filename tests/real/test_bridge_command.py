@@ -1,4 +1,4 @@
-"""``netstack bridge`` between hosts in namespaces: they ping, move a file, and lose an interface."""
+"""``netstack bridge`` between hosts in namespaces: they ping, move a file, lose an interface."""
 
 import json
 import os

@@ -254,7 +254,7 @@ def test_missing_privilege_is_named_with_the_cure(world):
     assert tap.startswith(("tap0: ", "/dev/net/tun")) and "CAP_NET_ADMIN" in tap
 
 
-# --- TAP -------------------------------------------------------------------------------------------
+# --- TAP -----------------------------------------------------------------------------------------
 
 
 def test_tap_moves_frames_and_dies_with_its_interface(world):
@@ -310,7 +310,7 @@ def test_tap_with_many_queues(world, has_vnet):
     with world.namespace("in").entered(), TapPort("tap0", queues=3, vnet=has_vnet) as port:
         with contextlib.closing(Peer("tap0")) as peer:
             rig = Rig()
-            members = [rig.interface(*both) for both in zip(port.receivers, port.transmitters)]
+            members = [rig.interface(*both) for both in zip(port.receivers, port.transmitters, strict=True)]
             for ifp in members:
                 rig.tx(ifp, FRAME)
                 assert peer.recv() == FRAME

@@ -78,7 +78,6 @@ class OracleBridge:
     def learn(self, name: str, src: bytes) -> None:
         owner, kind = self.table.get(src, ("", ""))
         held = sum(kind != "local" for _, kind in self.table.values())
-        self.count.update(learned=0, moved=0, table_full=0)
         if not kind and held >= self.maxaddr:
             self.count["table_full"] += 1
         elif not kind or (kind == "learned" and owner != name):

@@ -25,7 +25,8 @@ class Host:
         self.ifp = ifp
         self.version = version
         self.mac = mac or b"\x0a\x00\x5e\x00\x00" + bytes([number])
-        self.ip = bytes([10, 0, 0, number]) if version == 4 else b"\xfe\x80" + bytes(13) + bytes([number])
+        prefix = bytes([10, 0, 0]) if version == 4 else b"\xfe\x80" + bytes(13)
+        self.ip = prefix + bytes([number])
 
     def resolve(self, ip: bytes) -> bytes:
         """Return the question for the station of an address: ARP, or a neighbour solicitation."""

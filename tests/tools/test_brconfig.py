@@ -45,9 +45,7 @@ def test_status_text(m: Machine) -> None:
     m.run()
     m.run(seconds=2)
     assert m.command("brconfig bridge0") == STATUS
-    assert m.command("brconfig bridge0 addr") == "".join(
-        line.strip() + "\n" for line in STATUS.splitlines()[-2:]
-    )
+    assert m.command("brconfig bridge0 addr") == "".join(line.strip() + "\n" for line in STATUS.splitlines()[-2:])
 
 
 def test_all_bridges(m: Machine) -> None:

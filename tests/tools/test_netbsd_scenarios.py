@@ -1,8 +1,8 @@
-"""NetBSD's own twelve bridge scenarios (tests/net/if_bridge), by the operator's commands and counters.
+"""NetBSD's own twelve bridge scenarios (tests/net/if_bridge), by commands and counters.
 
-Where NetBSD pings, hosts at the far ends of the wires exchange the frames of a ping; the member's own
-address is served by protocol handlers of this machine.  The ageing check, which NetBSD's suite leaves
-out because the sweeper runs every five minutes, runs here in virtual time.
+Where NetBSD pings, hosts at the far ends of the wires exchange the frames of a ping; the member's
+own address is served by protocol handlers of this machine.  The ageing check, which NetBSD's suite
+leaves out because the sweeper runs every five minutes, runs here in virtual time.
 """
 
 import re

@@ -15,9 +15,7 @@ from netstack.cmd.main import EXIT_LACKS, main
         (["brconfig"], "m.command('brconfig')"),
     ],
 )
-def test_exit_3_and_the_form_that_works(
-    words: list[str], form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_3_and_the_form_that_works(words: list[str], form: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == EXIT_LACKS
     shown = capsys.readouterr()
     assert shown.out == ""

@@ -72,7 +72,7 @@ def test_output_carries_the_times_of_the_capture(bridge):
 def test_addresses_age_by_the_capture_s_clock(bridge):
     write("a", (0, frame(ALL, A, 1)))
     write("b", (1, frame(A, B, 2)), (90, frame(A, B, 3)), (99_999_990, frame(A, B, 4)))
-    code, report, _ = bridge("--timeout", "30", "pcap:a", "pcap:b", "pcap:c.out")
+    _, report, _ = bridge("--timeout", "30", "pcap:a", "pcap:b", "pcap:c.out")
     assert read("c.out") == [frame(ALL, A, 1), frame(A, B, 3), frame(A, B, 4)], "A was forgotten"
     assert [entry["mac"] for entry in report["addresses"]] == ["02:00:00:00:00:0b"]
 

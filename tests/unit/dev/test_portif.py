@@ -85,7 +85,7 @@ def run_until(machine, condition, what, seconds=5.0):
 @pytest.mark.parametrize("options", [{}, {"frame": "classic"}, {"path": "stages"}, {"kernel": "GENERIC"}])
 def test_frames_cross_and_the_books_are_exact(options):
     with Machine(ncpu=2, clock="wall", **options) as machine:
-        (left, right), members, bridge = bridged(machine)
+        (left, right), _, bridge = bridged(machine)
         left.send(frame(ALL, A, 1))
         machine.run()
         assert right.recv() == [frame(ALL, A, 1)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from netstack._fast.ifqueue import IfQueue
 from netstack._fast.mbuf import BURST_MAX, DATA_BYTES, STRIDE_BYTES, MbufPool, MbufVec
@@ -155,9 +155,11 @@ class PoolMachine(RuleBasedStateMachine):
         self.vectors = [MbufVec(self.pool, i % 3) for i in range(6)]
         self.model: list[list[bytes]] = [[] for _ in self.vectors]
 
-    @precondition(lambda self: hasattr(self, "pool"))
     @rule(at=st.integers(0, 5), nbytes=st.integers(0, 7000), fill=st.integers(0, 255))
     def append(self, at: int, nbytes: int, fill: int) -> None:
+        self.append_one(at, nbytes, fill)
+
+    def append_one(self, at: int, nbytes: int, fill: int) -> None:
         if len(self.model[at]) == BURST_MAX:
             return
         content = bytes([fill]) * nbytes
@@ -172,24 +174,24 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(at=st.integers(0, 5), count=st.integers(1, 120))
     def burst(self, at: int, count: int) -> None:
         for i in range(count):
-            self.append(at, 60, i)
+            self.append_one(at, 60, i)
 
     @rule(at=st.integers(0, 5))
     def clear(self, at: int) -> None:
         assert self.vectors[at].clear() == len(self.model[at])
         self.model[at] = []
 
-    @rule(source=st.integers(0, 5), target=st.integers(0, 5))
-    def move(self, source: int, target: int) -> None:
-        if source == target:
+    @rule(giver=st.integers(0, 5), taker=st.integers(0, 5))
+    def move(self, giver: int, taker: int) -> None:
+        if giver == taker:
             return
         queue = IfQueue(self.pool, 512)
-        queue.put(self.vectors[source])
-        taken = queue.get(self.vectors[target])
-        self.model[target] += self.model[source][:taken]
-        left = self.model[source][taken:]
-        assert queue.get(self.vectors[source]) == len(left)
-        self.model[source] = left
+        queue.put(self.vectors[giver])
+        taken = queue.get(self.vectors[taker])
+        self.model[taker] += self.model[giver][:taken]
+        left = self.model[giver][taken:]
+        assert queue.get(self.vectors[giver]) == len(left)
+        self.model[giver] = left
 
     @rule(at=st.integers(0, 5))
     def renew(self, at: int) -> None:

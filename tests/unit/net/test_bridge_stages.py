@@ -281,7 +281,7 @@ def test_send_errors() -> None:
     assert caught.value.errno == ENOBUFS
     m.engine.run()
     if0.down()
-    with pytest.raises(NetstackError, match="if0.up") as caught:
+    with pytest.raises(NetstackError, match=r"if0\.up") as caught:
         if0.send(frame(B, A))
     assert caught.value.errno == ENETDOWN
 

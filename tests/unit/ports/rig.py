@@ -11,7 +11,7 @@ from netstack._fast.mbuf import MbufPool, MbufVec
 from netstack._fast.pserialize import PSerialize
 from netstack._fast.queue import RxQueue, TxQueue
 
-__all__ = ["NO_OFFLOAD", "Ring", "Rig", "pair", "vnet"]
+__all__ = ["NO_OFFLOAD", "Rig", "Ring", "pair", "vnet"]
 
 BLOCK_BYTES = 1 << 18
 FRAME_OFFSET = 48  # first frame of a block, behind struct tpacket_block_desc

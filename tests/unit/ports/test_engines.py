@@ -32,7 +32,7 @@ def ring_rig(offload=True, **rig):
     return ring, rig, rig.interface(rx=engine), engine, control
 
 
-# --- TAP -------------------------------------------------------------------------------------------
+# --- TAP -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("has_vnet", [True, False])
@@ -99,7 +99,7 @@ def test_offload_state_crosses_from_port_to_port(ends):
     assert rig.is_whole
 
 
-# --- errors of the host ----------------------------------------------------------------------------
+# --- errors of the host --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", [PacketTx, TapTx])
@@ -186,7 +186,7 @@ def test_read_error_is_kept():
     assert rig.is_whole
 
 
-# --- the packet ring -------------------------------------------------------------------------------
+# --- the packet ring -----------------------------------------------------------------------------
 
 
 def test_ring_gives_frames_in_order_and_blocks_back():
@@ -278,8 +278,7 @@ def test_ring_is_let_go_on_close():
     ring.memory.clear()
 
 
-def test_ring_asks_the_socket_for_its_error(ends):
-    here, _ = ends
+def test_ring_asks_the_socket_for_its_error():
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as refused:
         refused.setblocking(False)
         with socket.socket() as listener:

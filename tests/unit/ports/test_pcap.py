@@ -309,6 +309,4 @@ def test_round_trip(frames):
     for frame, stamp, index in frames:
         writer.write(index, frame, stamp)
     writer.close()
-    assert read(stream.getvalue()) == [
-        Record(frame, stamp, index, len(frame)) for frame, stamp, index in frames
-    ]
+    assert read(stream.getvalue()) == [Record(frame, stamp, index, len(frame)) for frame, stamp, index in frames]

@@ -25,6 +25,7 @@ def row(**changes):
         "failed_kfps": 710.0,
         "flat_out_kfps": None,
         "wire_percent": 26.5,
+        "paused_percent": 0.0,
         "trial_s": 0.02,
         "resolution": 0.01,
         "drain": "one",

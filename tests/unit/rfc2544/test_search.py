@@ -122,6 +122,27 @@ def test_trials_that_contradict_each_other_are_noise():
     assert "disagree" in found.noisy
 
 
+def test_what_the_host_took_away_is_neither_loss_nor_late():
+    def device(share):
+        return lambda rate: Trial(
+            rate, 1.0, round(rate), round(rate if rate <= 1e6 else 1e6), paused=round(rate * share)
+        )
+
+    found = search(device(0.1), 2e6)
+    assert found.best.rate_fps == pytest.approx(1e6, rel=0.01) and not found.noisy
+    assert "other work for 33%" in search(device(0.5), 2e6).noisy
+
+
+def test_reports_the_middle_one_of_the_trials_that_held():
+    forwarded = iter([1000, 998, 999])
+    found = search(
+        lambda rate: Trial(rate, 1.0, 1000, next(forwarded)),
+        1e3,
+        limits=Limits(0.01, loss=0.01, confirmations=2),
+    )
+    assert (found.best.forwarded, found.confirmed) == (999, 2)
+
+
 def test_a_generator_that_never_keeps_pace_is_noise_not_loss():
     found = search(lambda rate: trial(rate, rate, late=round(rate)), 1e6)
     assert found.best is None and "generator" in found.noisy
@@ -148,7 +169,8 @@ def test_queues_that_grow_would_lose_frames_in_a_longer_trial():
 
 def test_a_buffer_does_not_pass_for_capacity():
     def device(rate):
-        return Trial(rate, 0.01, 1000, 1000, growth_fps=max(0.0, rate - 3e5))
+        sent = round(rate / 100)
+        return Trial(rate, 0.01, sent, sent, growth_fps=max(0.0, rate - 3e5))
 
     found = search(device, 3e6, limits=Limits(0.01, growth=0.005))
     assert found.best.rate_fps == pytest.approx(3e5, rel=0.01) and found.trials <= 4

@@ -21,9 +21,7 @@ def queue_chooser(queue_count: int):
 
 
 # Paper §6.1 and Table 3: the wire rate of both directions, kilo frames per second.
-@pytest.mark.parametrize(
-    ("size", "kfps"), [(74, 2659.6), (256, 905.8), (512, 469.9), (768, 317.3), (1518, 162.55)]
-)
+@pytest.mark.parametrize(("size", "kfps"), [(74, 2659.6), (256, 905.8), (512, 469.9), (768, 317.3), (1518, 162.55)])
 def test_wire_rate_is_the_papers(size, kfps):
     assert 2 * traffic.wire_fps(size) / 1e3 == pytest.approx(kfps, rel=2e-4)
 
