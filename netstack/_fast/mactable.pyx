@@ -6,7 +6,7 @@ no grace period of its own; one grace period after the words are cleared tells t
 in use.
 
 Context: control plane, any thread.  Kernels use the inlines of ``mactable.pxd``.
-Limits: sized for ``maxaddr`` at a load of at most one half; a larger ``maxaddr`` needs a new table (``copy_into``).
+Limits: sized for ``maxaddr`` and 252 own addresses at a load of at most one half; a larger ``maxaddr`` needs a new table (``copy_into``).
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -53,7 +53,7 @@ cdef class MacTable:
         cdef size_t at
         if not 1 <= maxaddr <= 1 << 24:
             raise ValueError(f"maxaddr must be 1..{1 << 24}, not {maxaddr}")
-        while nbuckets * BUCKET_SLOTS < 2 * (maxaddr + 128):
+        while nbuckets * BUCKET_SLOTS < 2 * (maxaddr + 256):
             nbuckets <<= 1
             bits += 1
         self._memory = calloc(1, sizeof(mactable_t) + 64 + <size_t> nbuckets * BUCKET_SLOTS * 12 + 64)
@@ -97,7 +97,7 @@ cdef class MacTable:
 
     def set_max(self, maxaddr: int) -> None:
         """Change the limit within what the table was sized for (ValueError beyond)."""
-        if not 1 <= maxaddr or 2 * (maxaddr + 128) > self.table.nbuckets * BUCKET_SLOTS:
+        if not 1 <= maxaddr or 2 * (maxaddr + 256) > self.table.nbuckets * BUCKET_SLOTS:
             raise ValueError(f"this table cannot hold {maxaddr} addresses")
         self.table.max = maxaddr
 

@@ -1,7 +1,7 @@
+from netstack._fast.dring import DescRing
 from netstack._fast.ifnet import IfnetBlock
 from netstack._fast.intr import IntrSource
 from netstack._fast.mbuf import MbufPool
-from netstack._fast.dring import DescRing
 
 class RxQueue:
     def __new__(cls, ifnet: IfnetBlock, pool: MbufPool, index: int, slots: int = 256) -> RxQueue: ...
@@ -31,7 +31,9 @@ class RxQueue:
     def set_intr(self, source: IntrSource) -> None: ...
 
 class TxQueue:
-    def __new__(cls, ifnet: IfnetBlock, pool: MbufPool, index: int, slots: int = 512, snd_maxlen: int = 1024) -> TxQueue: ...
+    def __new__(
+        cls, ifnet: IfnetBlock, pool: MbufPool, index: int, slots: int = 512, snd_maxlen: int = 1024
+    ) -> TxQueue: ...
     @property
     def ifnet(self) -> IfnetBlock: ...
     @property

@@ -35,6 +35,8 @@ cdef struct gen_t:               # a paced source: the far end of the cable as a
     uint64_t stop_ns             # no frame is due at or after this
     uint64_t sent                # frames offered to the NIC
     uint64_t late                # frames the generator itself failed to offer in time
+    uint64_t looked_ns           # when it was last given a chance to send
+    uint64_t paused              # frames that fell due while nobody gave it one: the host ran other work
 
 cdef struct hwrx_t:              # receive engine of one queue
     spin_t lock                  # guards the engine: sender threads and the driver's doorbell meet here

@@ -1,4 +1,4 @@
-"""A driver's receive and transmit queues with their vectors and softints; shared by both frames (paper §3.2.1, §5.2)."""
+"""A driver's queues with their vectors and softints; shared by both frames (paper §3.2.1, §5.2)."""
 
 from netstack._fast.intr import IntrSource
 from netstack._fast.mbuf import MbufVec

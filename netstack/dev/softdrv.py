@@ -1,8 +1,8 @@
 """The softint-only driver frame (paper §3.3): the hard handler marks and schedules, a softint does the work.
 
-Receive: drain up to the limit, hand each vector to ``ifp.if_input`` with the RX mutex dropped, look at the stopping flag
-again on the way back; then run again, or enable the interrupt when the ring is empty.  A cause that came meanwhile raises
-at once on enabling: nothing is lost between the last look and the enable.
+Receive: drain up to the limit, hand each vector to ``ifp.if_input`` with the RX mutex dropped, look at the
+stopping flag again on the way back; then run again, or enable the interrupt when the ring is empty.  A cause
+that came meanwhile raises at once on enabling: nothing is lost between the last look and the enable.
 
 The compiled chain does the same for interfaces whose slots are the default ones; ``path="stages"`` runs this file.
 """

@@ -8,6 +8,7 @@ the TX vectors, so that a CPU uses the queue whose interrupt it takes (paper §6
 from typing import Protocol
 
 from netstack._fast.dispositions import Drop
+from netstack._fast.intr import IntrSource
 from netstack._fast.mbuf import MbufVec
 from netstack._fast.queue import RxQueue, TxQueue
 from netstack._fast.rss import DEFAULT_KEY
@@ -51,7 +52,7 @@ class Device(Protocol):
 class Vectors(Protocol):
     """The MSI-X entries of a device."""
 
-    sources: list
+    sources: list[IntrSource]
 
 
 class Bus(Protocol):
@@ -101,6 +102,11 @@ class WmDriver:
         self.select_tx()
         ifp.set_transmit(self.transmit)
 
+    @property
+    def rings(self) -> list[RxRing | TxRing]:
+        """Every queue of the device."""
+        return [*self.rx, *self.tx]
+
     def init(self) -> None:
         """Start the device: fill the rings, clear the stopping flags, enable, RUNNING.
 
@@ -148,7 +154,7 @@ class WmDriver:
         """Stop and take everything back: handlers, vectors, mappings."""
         self.stop()
         self._disestablish()
-        for ring in (*self.rx, *self.tx):
+        for ring in self.rings:
             self.bus.unmap(ring.queue)
 
     def transmit(self, ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
@@ -209,7 +215,7 @@ class WmDriver:
         return (offset + queue + (self.unit if count == 1 else 0)) % cpus
 
     def _disestablish(self) -> None:
-        for ring in (*self.rx, *self.tx):
+        for ring in self.rings:
             softdrv_detach(ring)
         if self.link_handle is not None:
             self.host.engine.intrs.disestablish(self.link_handle)

@@ -1,7 +1,8 @@
 """Machine time for a NIC: generators that are due, frames that have left a wire with a rate.
 
-On the virtual clock nothing moves unless an event says so.  A generator's next frame and a transmit queue's next finish
-are such events.  Transmit completions are reported at most once per ``TX_ITR_NS``, as the NIC's interrupt throttle does.
+On the virtual clock nothing moves unless an event says so.  A generator's next frame and a transmit queue's
+next finish are such events.  Transmit completions are reported at most once per ``TX_ITR_NS``, as the NIC's
+interrupt throttle does.
 """
 
 from collections.abc import Callable

@@ -28,7 +28,7 @@ class Register(NamedTuple):
     name: str
     offset: int
     stride: int
-    count: int
+    instances: int
     mode: str
     doc: str
 
@@ -59,7 +59,7 @@ class RegisterFile:
 
     def __init__(self, table: dict[str, Register]) -> None:
         self.table = table
-        self._at = {r.offset + i * r.stride: (r, i) for r in table.values() for i in range(r.count)}
+        self._at = {r.offset + i * r.stride: (r, i) for r in table.values() for i in range(r.instances)}
         self._value: dict[int, int] = {}
         self._on_write: dict[str, Callable[[int, int], None]] = {}
         self._on_read: dict[str, Callable[[int], int]] = {}
@@ -75,8 +75,8 @@ class RegisterFile:
     def offset(self, name: str, index: int = 0) -> int:
         """Return the byte offset of a register; IndexError beyond its array."""
         register = self.table[name]
-        if not 0 <= index < register.count:
-            raise IndexError(f"{name} has {register.count} instances, not {index}")
+        if not 0 <= index < register.instances:
+            raise IndexError(f"{name} has {register.instances} instances, not {index}")
         return register.offset + index * register.stride
 
     def read(self, offset: int) -> int:

@@ -1,7 +1,8 @@
 """The far end of a NIC's cable (paper §6.1): where a test sends frames in and takes frames out.
 
-Frames carry no FCS.  A frame of 14 to 59 bytes is padded to 60, as a sender's NIC does; a shorter one is a runt and is
-dropped by name when it arrives.  A frame that meets no receive descriptor waits on the cable (a link with flow control).
+Frames carry no FCS.  A frame of 14 to 59 bytes is padded to 60, as a sender's NIC does; a shorter one is a
+runt and is dropped by name when it arrives.  A frame that meets no receive descriptor waits on the cable
+(a link with flow control).
 """
 
 from collections.abc import Iterable
@@ -47,7 +48,7 @@ def as_frames(frames: Any) -> list[Any]:
             out.append(frame)
         return out
     if view.ndim == 2:
-        return [row.tobytes() if not row.contiguous else row for row in map(memoryview, frames)]
+        return [row if row.contiguous else row.tobytes() for row in (memoryview(each) for each in frames)]
     return [frames]
 
 

@@ -138,7 +138,8 @@ class WmModel:
 
     def _write_ctrl(self, _index: int, value: int) -> None:
         if value & CTRL_RST:
-            for engine in (*self.rx_engines, *self.tx_engines):
+            engines: list[HwRxQueue | HwTxQueue] = [*self.rx_engines, *self.tx_engines]
+            for engine in engines:
                 engine.enabled = False
             for name in ("RCTL", "TCTL", "CTRL"):
                 self.regs.set(name, 0)

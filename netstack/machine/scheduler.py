@@ -44,6 +44,7 @@ class Scheduler:
         self._horizon = FOREVER_NS  # the running CPU goes on alone up to here
         self._cpu: VirtualCpu | None = None
         self._hub: greenlet | None = None  # where decisions are made, while they are made
+        self._home: greenlet = getcurrent()  # where idle loops go back to
         self._in_event = False
         self._error: BaseException | None = None
         self._waiters: list[Waiter] = []
@@ -154,6 +155,10 @@ class Scheduler:
         if self._thread != get_ident():
             raise NetstackError(EBUSY, "a virtual machine runs in the thread that made it")
         self._hub = getcurrent()
+        if self._hub is not self._home:
+            self._home = self._hub
+            for cpu in self.cpus:
+                cpu.base.parent = self._hub
         if self.controller.cpus_pending:
             self._post(self._now)
         for cpu in self.cpus:

@@ -14,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from errno import EDEADLK, EINVAL, ETIMEDOUT
+from functools import partial
 from typing import Literal
+from weakref import ref
 
-from greenlet import GreenletExit, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from netstack._fast.intr import IntrController
 from netstack._fast.mbuf import MbufPool
 from netstack.errors import NetstackError
-from netstack.machine.api import BigLock, Callouts, Cpu, Intrs, Pserializer, Softints
+from netstack.machine.api import BigLock, Callouts, Cpu, Intrs, Pserializer
 from netstack.machine.costs import C2758, Costs
 from netstack.machine.cpu import build_cpus, is_giant_locked
 from netstack.machine.scheduler import NS_PER_S, Scheduler
@@ -77,7 +79,7 @@ class VirtualEngine(Scheduler):
         for cpu in self.cpus:
             cpu.machine = self
             cpu.sibling = self.cpus[cpu.index ^ 1] if cpu.index ^ 1 < ncpu else None
-            cpu.base = cpu.greenlet = greenlet(lambda cpu=cpu: self._base(cpu))
+            cpu.base = cpu.greenlet = greenlet(partial(_idle_loop, ref(self), cpu.index))
             self.psz.idle(cpu.index, True)
 
     # --- the clock of a CPU
@@ -178,18 +180,17 @@ class VirtualEngine(Scheduler):
         if not lock.is_mine:
             self._deliver(cpu)
 
-    def _base(self, cpu: VirtualCpu) -> None:
-        """The idle loop of a CPU: interrupts, softints, threads, in this order."""
+    def serve(self, cpu: VirtualCpu) -> None:
+        """Do what a CPU has to do: interrupts, softints, threads, in this order, until it idles."""
         self.psz.idle(cpu.index, False)
         while not self._is_closed:
             self._deliver(cpu)
-            if cpu.runq:
-                self._run_lwp(cpu, cpu.runq.popleft())
-                continue
-            self.psz.idle(cpu.index, True)
-            cpu.state = State.IDLE
-            self._to_hub(cpu)
-            self.psz.idle(cpu.index, False)
+            if not cpu.runq:
+                break
+            self._run_lwp(cpu, cpu.runq.popleft())
+        self.psz.idle(cpu.index, True)
+        cpu.state = State.IDLE
+        cpu.greenlet = cpu.base
 
     # --- threads
 
@@ -334,3 +335,20 @@ class VirtualEngine(Scheduler):
             cpu.lwps.clear()
         self._cpu = None
         self._waiters.clear()
+
+
+def _idle_loop(engine_ref: ref[VirtualEngine], index: int) -> None:
+    """What runs on the base greenlet of a CPU.
+
+    What a suspended greenlet holds is out of the garbage collector's sight: an idle one holds no
+    engine, so a machine at rest may be forgotten without ``close``.
+    """
+    while True:
+        engine = engine_ref()
+        if engine is None:
+            return
+        engine.serve(engine.cpus[index])
+        del engine
+        home = getcurrent().parent
+        assert home is not None
+        home.switch()

@@ -1,7 +1,7 @@
 """Locks of the wall-clock machine: a spin word, made recursive per OS thread.
 
-KERNEL_LOCK wraps the word that the compiled loops take on a GENERIC kernel, so Python handlers and compiled ones exclude
-each other.  Waiting spins with the GIL released.
+KERNEL_LOCK wraps the word that the compiled loops take on a GENERIC kernel, so Python handlers and compiled
+ones exclude each other.  Waiting spins with the GIL released.
 """
 
 from threading import get_ident

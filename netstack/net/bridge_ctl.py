@@ -13,17 +13,24 @@ Source:  NetBSD brconfig(8), bridge(4); where they and the code differ see docs/
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from errno import EBUSY, EEXIST, EINVAL, ENOENT, ENOSPC
+from errno import EINVAL, ENOENT, ENOSPC
 from typing import TypeAlias
 
 from netstack._fast.bridge import BridgeBlock
 from netstack.errors import NetstackError, NoSuchInterfaceError
+from netstack.kern.callout import Workqueue
 from netstack.kern.psref import PsrefClass
 from netstack.net.bridge import bridge_input, bridge_output
-from netstack.net.bridge_member import IFBIF, STATES, BridgeMember, port_specs
+from netstack.net.bridge_member import (
+    IFBIF,
+    STATES,
+    BridgeMember,
+    check_candidate,
+    port_specs,
+)
 from netstack.net.bridge_rtable import AGE_LOCAL, BridgeRtable
 from netstack.net.ether import ether_input
-from netstack.net.ifnet import IFF, Ifnet, Stack, format_mac, parse_mac
+from netstack.net.ifnet import Ifnet, Stack, format_mac, parse_mac
 from netstack.params import (
     BRIDGE_MEMBERS_MAX,
     BRIDGE_RTABLE_MAX,
@@ -80,6 +87,7 @@ class Bridge:
         self.rtable.block = self.block
         self._forward_control = forward_control
         self._psref_class = PsrefClass(engine, name)
+        self._changes = Workqueue(engine, f"{name} members", lambda _: self._republish())
         # Replaced whole, never changed in place: the data plane reads it without a lock.
         self._members: tuple[BridgeMember, ...] = ()
         self._by_port: list[BridgeMember | None] = [None] * BRIDGE_MEMBERS_MAX
@@ -108,7 +116,7 @@ class Bridge:
         """
         ifp = self._interface(ifp)
         with self._lock():
-            self._check_candidate(ifp)
+            check_candidate(self, ifp)
             member = BridgeMember(ifp, self._free_port(), self._psref_class)
             self._by_port[member.port] = self._by_index[ifp.index] = member
             self._members = (member, *self._members)
@@ -291,10 +299,17 @@ class Bridge:
         """Frames taken in for forwarding, learning and flooding, summed over CPUs."""
         return self.block.counters()
 
-    def republish(self) -> None:
-        """Derive the port map again: a member went up or down."""
-        with self._lock():
-            self._publish()
+    def member_changed(self) -> None:
+        """Derive the port map again, as a member went up or down.
+
+        Context: any; from an interrupt (a link that changed) a thread does it soon, and until then
+                 ``if_transmit`` drops what the old map sends to an interface that is down.
+        """
+        cpu = self.machine.engine.curcpu()
+        if cpu is None or cpu.context == "thread":
+            self._republish()
+        else:
+            self._changes.enqueue()
 
     def __repr__(self) -> str:
         state = "UP,RUNNING" if self.is_running else "DOWN"
@@ -308,9 +323,7 @@ class Bridge:
         """Return the member whose interface has an index; it outlives the maps that name it."""
         return self._by_index[index]
 
-    def output_members(
-        self, ifp: Ifnet, destination: bytes
-    ) -> tuple[list[BridgeMember], list[BridgeMember]]:
+    def output_members(self, ifp: Ifnet, destination: bytes) -> tuple[list[BridgeMember], list[BridgeMember]]:
         """Return where a frame of the local stack goes: members to send it, members to hear it."""
         found = None if destination[0] & 1 else self.rtable.lookup(destination)
         if found is not None:
@@ -329,6 +342,10 @@ class Bridge:
 
     def _lock(self) -> AbstractContextManager[object]:
         return self.machine.netisr.ifnet_lock
+
+    def _republish(self) -> None:
+        with self._lock():
+            self._publish()
 
     def _publish(self) -> None:
         old = self.block.publish(port_specs(self._members), self.is_running, self._forward_control)
@@ -364,23 +381,6 @@ class Bridge:
                 return member
         text = f"{name} is no member of {self.name}; {self.name}.add({name}) makes it one"
         raise NetstackError(ENOENT, text)
-
-    def _check_candidate(self, ifp: Ifnet) -> None:
-        if ifp.bridge is self:
-            raise NetstackError(EEXIST, f"{ifp.name} is a member of {self.name} already")
-        if ifp.bridge is not None:
-            text = f"{ifp.name} is a member of {ifp.bridge.name}; delete it there first"
-            raise NetstackError(EBUSY, text)
-        if ifp.if_input != ether_input:
-            text = f"{ifp.name}: something else takes its input; restore if_input first"
-            raise NetstackError(EINVAL, text)
-        if IFF.SIMPLEX not in ifp.flags:
-            raise NetstackError(EINVAL, f"{ifp.name} hears its own frames (not SIMPLEX)")
-        if not ifp.is_ethernet:
-            raise NetstackError(EINVAL, f"{ifp.name} is no Ethernet")
-        if ifp.mtu != self.mtu:
-            text = f"{ifp.name} has MTU {ifp.mtu}, {self.name} has {self.mtu}; make them equal"
-            raise NetstackError(EINVAL, text)
 
     def _free_port(self) -> int:
         try:

@@ -7,15 +7,24 @@ read is derived here, whole, from the member list; ``bridge_ctl`` publishes it.
 Context: control plane, except the reference ``target``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from enum import IntFlag
+from errno import EBUSY, EEXIST, EINVAL
+from typing import TYPE_CHECKING
 
 from netstack._fast.bridge import PortSpec
 from netstack._fast.dispositions import Drop
+from netstack.errors import NetstackError
 from netstack.kern.psref import PsrefClass, PsrefTarget
+from netstack.net.ether import ether_input
 from netstack.net.ifnet import IFF, Ifnet
 
-__all__ = ["IFBIF", "STATES", "BridgeMember", "port_specs"]
+if TYPE_CHECKING:
+    from netstack.net.bridge_ctl import Bridge
+
+__all__ = ["IFBIF", "STATES", "BridgeMember", "check_candidate", "port_specs"]
 
 BRIDGE_PORT_PRIORITY = 0x80  # shown only: the protocol engine is not part of this version
 BRIDGE_PATH_COST = 55
@@ -80,6 +89,28 @@ class BridgeMember:
 
     def __repr__(self) -> str:
         return f"<BridgeMember {self.ifp.name} port {self.port} {self.flags!r} {self.stp_state}>"
+
+
+def check_candidate(br: Bridge, ifp: Ifnet) -> None:
+    """Refuse an interface that cannot become a member of ``br``.
+
+    Raises: NetstackError: EEXIST, EBUSY, EINVAL, in NetBSD's order; see ``Bridge.add``.
+    """
+    if ifp.bridge is br:
+        raise NetstackError(EEXIST, f"{ifp.name} is a member of {br.name} already")
+    if ifp.bridge is not None:
+        text = f"{ifp.name} is a member of {ifp.bridge.name}; delete it there first"
+        raise NetstackError(EBUSY, text)
+    if ifp.if_input != ether_input:
+        text = f"{ifp.name}: something else takes its input; restore if_input first"
+        raise NetstackError(EINVAL, text)
+    if IFF.SIMPLEX not in ifp.flags:
+        raise NetstackError(EINVAL, f"{ifp.name} hears its own frames (not SIMPLEX)")
+    if not ifp.is_ethernet:
+        raise NetstackError(EINVAL, f"{ifp.name} is no Ethernet")
+    if ifp.mtu != br.mtu:
+        text = f"{ifp.name} has MTU {ifp.mtu}, {br.name} has {br.mtu}; make them equal"
+        raise NetstackError(EINVAL, text)
 
 
 def port_specs(members: Sequence[BridgeMember]) -> list[PortSpec]:

@@ -92,9 +92,7 @@ class Ifnet:
     Raises: NetstackError(EINVAL) for an address that is no station's, or an MTU out of range.
     """
 
-    def __init__(
-        self, machine: Stack, name: str, index: int, mac: str | bytes, mtu: int = 1500
-    ) -> None:
+    def __init__(self, machine: Stack, name: str, index: int, mac: str | bytes, mtu: int = 1500) -> None:
         address = parse_mac(mac)
         if address[0] & 1 or not any(address):
             raise NetstackError(EINVAL, f"{name}: {format_mac(address)} is no station's address")
@@ -177,7 +175,7 @@ class Ifnet:
         self._flags = value
         self.write_flags()
         if self.bridge is not None and changed & IFF_LIVE:
-            self.bridge.republish()
+            self.bridge.member_changed()
 
     def write_flags(self) -> None:
         """Tell the kernels the flags; LISTEN there means that somebody here takes local frames."""

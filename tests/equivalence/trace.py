@@ -5,6 +5,7 @@ addresses, floods, full tables, members that leave and come back.  Every frame c
 number, so that order and identity can be compared.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -72,7 +73,21 @@ class Maker:
         random = self.random
         name = random.choice(self.inside if self.inside and random.random() < 0.9 else INTERFACES)
         size = random.choice((1, 2, 8, 32, 100, 250))  # below a receive ring, a forwarding queue
-        return ("frames", name, [self.frame() for _ in range(random.randint(1, size))])
+        make = self.calm_frames() if random.random() < 0.4 else self.frame
+        return ("frames", name, [make() for _ in range(random.randint(1, size))])
+
+    def calm_frames(self) -> Callable[[], bytes]:
+        """Return what makes frames of few stations that stay where they are: the steady state."""
+        random = self.random
+        sources = random.sample(STATIONS, random.randint(1, 3))
+        targets = random.sample(STATIONS, random.choice((1, 1, 2, 4)))
+
+        def make() -> bytes:
+            self.serial += 1
+            head = random.choice(targets) + random.choice(sources) + b"\x08\x00"
+            return (head + self.serial.to_bytes(4, "big")).ljust(60, b"\xa5")
+
+        return make
 
     def frame(self) -> bytes:
         random = self.random

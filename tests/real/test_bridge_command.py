@@ -82,8 +82,8 @@ def hosts_on_cables(world, count):
 def give_tap(middle, host, name, address):
     """Move a TAP that the bridge has made to a host."""
     end = time.monotonic() + 10
-    while name not in middle.ip("-br", "link"):
-        assert time.monotonic() < end, f"no {name}"
+    while f" {name}: <" not in (links := middle.ip("-o", "link", "show", "up")):
+        assert time.monotonic() < end, f"no {name} among {links}"
         time.sleep(0.05)
     middle.ip("link", "set", name, "netns", host.name)
     host.address(name, address)

@@ -223,7 +223,7 @@ def test_failed_and_closed_ports_leave_no_descriptor(world):
             port.close()
             assert port.state() == "gone" and not port.alive()
     assert sorted(os.listdir("/proc/self/fd")) == before
-    assert "tap" not in inside.ip("-br", "link"), "a TAP we made vanishes with us"
+    assert " tap" not in inside.ip("-o", "link"), "a TAP we made vanishes with us"
 
 
 UNPRIVILEGED = """
@@ -324,10 +324,10 @@ def test_killed_process_leaves_no_interface(world):
         process = inside.python(code)
         world.processes.append(process)
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        assert "tap0" in inside.ip("-br", "link")
+        assert " tap0: " in inside.ip("-o", "link")
         process.kill()
         process.wait(10)
-        wait_for(lambda: "tap0" not in inside.ip("-br", "link"), "tap0 gone")
+        wait_for(lambda: " tap0: " not in inside.ip("-o", "link"), "tap0 gone")
 
 
 def test_descriptors_do_not_reach_a_child(world):

@@ -10,7 +10,7 @@ from netstack._fast.rss import DEFAULT_KEY, Rss, toeplitz
 SYMMETRIC_KEY = bytes.fromhex("6d5a") * 20
 TCP, UDP, ICMP = 6, 17, 1
 
-V6_SOURCE = bytes.fromhex("3ffe2501020001ff0000000000000007")
+V6_SOURCE = bytes.fromhex("3ffe250102001fff0000000000000007")
 V6_TARGET = bytes.fromhex("3ffe2501020000030000000000000001")
 
 # Microsoft, "Verifying the RSS Hash Calculation": addresses, ports, hash without and with the ports.
@@ -166,6 +166,6 @@ def test_packets_of_another_implementation_hash_alike() -> None:
         tagged = l2 / scapy.Dot1Q(vlan=7) / l3 / l4(sport=ports[0], dport=ports[1])
         assert rss.hash(bytes(tagged)) == full
     assert rss.hash(bytes(l2 / l3 / scapy.ICMP())) == plain
-    six = scapy.IPv6(src="3ffe:2501:200:1ff::7", dst="3ffe:2501:200:3::1")
+    six = scapy.IPv6(src="3ffe:2501:200:1fff::7", dst="3ffe:2501:200:3::1")
     packet = l2 / six / scapy.UDP(sport=V6_VECTOR[2][0], dport=V6_VECTOR[2][1])
     assert rss.hash(bytes(packet)) == V6_VECTOR[4]

@@ -105,7 +105,7 @@ def test_send_from_the_local_stack(m: Machine) -> None:
             wm2.send(frame(size))
         assert refused.value.errno == errno
     wm2.down()
-    with pytest.raises(NetstackError, match="wm2.up") as refused:
+    with pytest.raises(NetstackError, match=r"wm2\.up") as refused:
         wm2.send(frame())
     assert refused.value.errno == ENETDOWN
 

@@ -325,6 +325,27 @@ def test_interface_that_is_down_neither_sends_nor_receives() -> None:
     assert m.sent["if1"] == [frame(B, A)]
 
 
+def test_link_that_goes_down_in_an_interrupt() -> None:
+    """The flag counts at once, the port map follows from a thread."""
+    m = StageMachine("if0", "if1", "if2")
+    m.bridge("if0", "if1", "if2")
+    if0, if1, if2 = m.interfaces.values()
+
+    def link_down(_arg: object) -> None:
+        if1.flags &= ~IFF.RUNNING
+
+    softint = m.engine.softints.establish("net", link_down, name="link")
+    m.engine.softints.schedule_cpu(softint, 0)
+    m.engine.run()
+    m.receive(if0, frame(B, A))
+    assert (len(m.sent["if1"]), len(m.sent["if2"])) == (0, 1)
+    assert m.drops() == {}, "the map knows: no copy was made in vain"
+    if1.flags |= IFF.RUNNING
+    m.receive(if2, frame(A, B))
+    m.receive(if0, frame(b"\xff" * 6, A))
+    assert (len(m.sent["if1"]), len(m.sent["if2"])) == (1, 2)
+
+
 def test_destroy_frees_the_members() -> None:
     m = StageMachine("if0", "if1")
     br = m.bridge("if0", "if1")
