@@ -5,6 +5,8 @@ from netstack._fast.ifnet import IfnetBlock
 from netstack._fast.mactable import MacTable
 from netstack._fast.pserialize import PSerialize
 
+INGRESS: dict[str, int]
+
 class PortSpec(NamedTuple):
     ifnet: IfnetBlock | None
     ingress: str

@@ -23,7 +23,7 @@ INGRESS = {"forward": int(INGRESS_FORWARD), "local": int(INGRESS_LOCAL), "learn"
 _COUNTERS = ("ipackets", "ibytes", "imcasts", "learned", "moved", "table_full", "flooded")
 
 
-cdef class PortMap:
+cdef class _PortMap:
     """A published snapshot; lives as long as somebody holds it."""
     cdef brmap_t *map
     cdef list _ifnets
@@ -59,7 +59,7 @@ cdef class BridgeBlock:
 
         ``ports`` is a sequence of ``PortSpec``, its position the port number.  ValueError for more than 252.
         """
-        cdef PortMap new = PortMap()
+        cdef _PortMap new = _PortMap()
         cdef uint32_t n = len(ports), i, at = 0
         cdef bport_t *p
         if n > PORT_MAX:

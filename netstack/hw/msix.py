@@ -34,13 +34,17 @@ class MsixTable:
     def write(self, offset: int, value: int) -> None:
         """Write 32 bits: a destination takes effect at once, unmasking sends what is pending.
 
-        Raises: NetstackError(EINVAL) for an address outside 0xFEExxxxx: it would be a write to memory.
+        Raises: NetstackError(EINVAL) for an address outside 0xFEExxxxx, which would be a write to memory,
+                and for a CPU that does not exist.
         """
         source, field = self._entry(offset)
         if field == 0:
             if value & ~0x000FF000 != MSI_ADDRESS:
                 raise NetstackError(EINVAL, f"message address {value:#x} is not 0xFEEnn000: trapped")
-            source.route(value >> 12 & 0xFF, source.slot)
+            cpu = value >> 12 & 0xFF
+            if cpu >= source.controller.ncpu:
+                raise NetstackError(EINVAL, f"message address {value:#x}: there is no CPU {cpu}")
+            source.route(cpu, source.slot)
         elif field == 2:
             source.route(source.cpu, value & 0xFF)
         elif field == 3:

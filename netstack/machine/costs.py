@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 # itself: the CPU passes descriptors, and Table 3 shows the same rate at 74 and at 384 bytes.
 STEPS: dict[str, Cost] = {
     # Interrupts
-    "hardintr": Cost(660, "interrupt entry and exit: flush, save, vector, EOI; 1600 cycles"),
+    "hardintr": Cost(640, "interrupt entry and exit: flush, save, vector, EOI; 1500 cycles"),
     "intx": Cost(900, "an INTx handler reads the cause register (ICR) over PCIe; MSI-X does not"),
     "softint": Cost(360, "dispatch of a fast softint: to its stack, to the handler, and back"),
     "splx": Cost(20, "lowering the SPL and looking for what was held off"),
@@ -68,13 +68,13 @@ class Costs:
     # pool).  A CPU that was not the last to write them waits for them to come: this long, one mover
     # at a time.  The paper's kernel writes them for each frame, so a CPU that forwards several in a
     # row while others do loses and gets them for each; a kernel that works by the vector, once.
-    line_ns: float = 860.0
+    line_ns: float = 840.0
     is_line_per_frame: bool = True
     line_step: str = "bridge_forward"  # the step that writes them
 
     # Everything takes so much longer while the other core of the pair (2k, 2k+1) is busy: L2, bus.
     # A core counts as busy this long after it last worked.
-    sibling: float = 1.62
+    sibling: float = 1.57
     sibling_window_ns: int = 20_000
 
     def with_steps(self, **ns: float) -> "Costs":

@@ -89,7 +89,8 @@ def bridge_forward(br: Bridge, ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
               split here.  Departs: a bridge that is down frees what is not for this machine.
     """
     engine = ifp.machine.engine
-    engine.charge("bridge_forward", len(mv))
+    count = len(mv)
+    engine.charge("bridge_forward", count)
     outputs: list[tuple[Psref, Ifnet, MbufVec]] = []
     s = engine.pserialize.read_enter(cpu)
     if kernels.bridge_decide(cpu.block, br.block, ifp.block, mv):
@@ -98,6 +99,9 @@ def bridge_forward(br: Bridge, ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
             psref = member.target.acquire()  # held beyond the section, over the output
             outputs.append((psref, member.ifp, mv_out))
     engine.pserialize.read_exit(cpu, s)
+    copies = sum(len(mv_out) for _, _, mv_out in outputs) - count
+    if copies > 0:
+        engine.charge("bridge_broadcast", copies)
     kernels.ether_local(cpu.block, ifp.block, mv)  # what was not decided: bridge down, member gone
     try:
         for _, ifp_out, mv_out in outputs:

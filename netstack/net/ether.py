@@ -111,6 +111,7 @@ def ether_transmit(ifp: Ifnet, frame: bytes, cpu: Cpu) -> None:
     Context: a CPU's handler.   Raises: NetstackError(ENOBUFS) when the pool is empty.
     Outcome: as the ``if_transmit`` slot.
     """
+    ifp.machine.engine.charge("ether_output")
     mv = MbufVec(ifp.machine.pool, cpu.index)
     mv.rcvif = ifp.index
     if not mv.append(frame):

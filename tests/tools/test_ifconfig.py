@@ -95,3 +95,27 @@ def test_errors(m: Machine, line: str, errno: int, text: str) -> None:
     with pytest.raises(NetstackError, match=text) as refused:
         m.command(line)
     assert refused.value.errno == errno
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_cable_pulled_and_plugged(clock: str) -> None:
+    """The link interrupt clears RUNNING, and a bridge of which it is a member sends elsewhere."""
+    frame = b"\xff" * 6 + b"\x0a\0\0\0\0\x01" + b"\x08\x00" + bytes(46)
+    with Machine(clock=clock, seed=2) as m:
+        wm0, wm1, wm2 = (m.nic(name) for name in ("wm0", "wm1", "wm2"))
+        m.bridge("bridge0", [wm0, wm1, wm2])
+        wm1.hw.set_link(False)
+        m.run()
+        assert "flags=8903<UP,BROADCAST,PROMISC," in m.command("ifconfig wm1")
+        assert "\tstatus: no carrier\n" in m.command("ifconfig wm1")
+        wm0.wire.send(frame)
+        m.run()
+        assert (wm1.wire.recv(), wm2.wire.recv()) == ([], [frame])
+        assert wm0.block.drops() == {}
+        wm1.hw.set_link(True)
+        m.run()
+        assert "\tstatus: active\n" in m.command("ifconfig wm1")
+        wm0.wire.send(frame)
+        m.run()
+        assert (wm1.wire.recv(), wm2.wire.recv()) == ([frame], [frame])
+        m.audit()

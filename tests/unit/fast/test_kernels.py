@@ -48,7 +48,7 @@ def test_a_drop_frees_and_counts_on_the_cpu_that_did_it() -> None:
     assert nic.ifp.drops(0) == {}
     assert nic.ifp.drops(1) == dict.fromkeys(NAMES, 2)
     assert rig.in_use == 0
-    for bad in (-1, int(Drop.NDROP)):
+    for bad in (-1, len(NAMES), int(Drop.NDROP)):
         with pytest.raises(ValueError, match="no disposition"):
             kernels.drop(rig.cpu, nic.ifp, rig.vector(burst(1)), bad)
 
