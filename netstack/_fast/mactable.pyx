@@ -6,7 +6,8 @@ no grace period of its own; one grace period after the words are cleared tells t
 in use.
 
 Context: control plane, any thread.  Kernels use the inlines of ``mactable.pxd``.
-Limits: sized for ``maxaddr`` and 252 own addresses at a load of at most one half; a larger ``maxaddr`` needs a new table (``copy_into``).
+Limits: sized for ``maxaddr`` and 252 own addresses at a load of at most one half;
+a larger ``maxaddr`` needs a new table (``copy_into``).
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free

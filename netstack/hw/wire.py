@@ -42,7 +42,9 @@ def as_frames(frames: Any) -> list[Any]:
 
 
 def _contiguous(frame: Any) -> Any:
-    """Return a frame itself, or its bytes when they do not lie side by side."""
+    """Return a frame itself, or its bytes when it is not a plain run of bytes in memory."""
+    if type(frame) is bytes:
+        return frame
     try:
         view = memoryview(frame)
     except TypeError:
@@ -50,7 +52,11 @@ def _contiguous(frame: Any) -> Any:
         if isinstance(frame, str) or not hasattr(frame, "__bytes__"):
             raise _no_buffer(frame) from None
         return bytes(frame)
-    return frame if view.c_contiguous else view.tobytes()
+    try:
+        view.cast("B")
+    except (TypeError, ValueError):
+        return view.tobytes()
+    return frame
 
 
 def _no_buffer(thing: Any) -> NetstackError:
