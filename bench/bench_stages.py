@@ -59,8 +59,8 @@ def test_stages(benchmark, is_quick, drain):
 @pytest.mark.parametrize("kernel", ["GENERIC", "NET_MPSAFE"])
 def test_virtual(benchmark, is_quick, kernel):
     trial_s, rate = (0.002 if is_quick else 0.02), 80e3
-    drain = "ring" if kernel == "GENERIC" else "one"
-    dut = Dut(Setup("virtual", kernel, 1, "classic", drain, 1, 64), trial_s)
+    frame, drain = ("classic", "ring") if kernel == "GENERIC" else ("softint", "one")
+    dut = Dut(Setup("virtual", kernel, 1, frame, drain, 1, 64), trial_s)
     try:
         dut.load(FRAME_BYTES)
         trial = benchmark.pedantic(dut.trial, args=(rate,), rounds=3 if is_quick else 10)

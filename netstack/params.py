@@ -6,7 +6,7 @@ Sizes that the kernels compile in (vector, punt ring, magazines) are in ``_fast/
 # Machine
 CPU_MAX = 64  # virtual CPUs; one 64-bit word holds a set of them
 MBUFS_DEFAULT = 32768  # mbufs of a machine: 66 MiB of address space, touched as used
-MBUFS_PER_QUEUE_SPARE = 2  # rings are refused that would take more than 1/2 of the pool
+MBUFS_PER_QUEUE_SPARE = 2  # receive rings are refused that would take more than half of what is free
 
 # Interfaces
 IF_MTU_MIN = 68  # bytes; RFC 791

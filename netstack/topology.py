@@ -6,13 +6,15 @@ Context: control threads.  Every method may sleep; none may be called from a han
 """
 
 from collections.abc import Iterable
-from errno import EEXIST, EINVAL, ENXIO
+from errno import EEXIST, EINVAL, ENOBUFS, ENXIO
 from importlib import import_module
 from shlex import split
 from types import TracebackType
 from typing import Any
 
 from netstack import audit as _audit
+from netstack._fast import kernels
+from netstack._fast.dispositions import Drop
 from netstack._fast.intr import IntrController
 from netstack._fast.mbuf import MbufPool, MbufVec
 from netstack.dev.wm import WmDriver
@@ -34,8 +36,10 @@ from netstack.params import (
     CPU_MAX,
     DRAIN_BURST_FRAMES,
     MBUFS_DEFAULT,
+    MBUFS_PER_QUEUE_SPARE,
     WIRE_LIMIT_FRAMES,
     WM_QUEUES_MAX,
+    WM_RX_SLOTS,
 )
 
 __all__ = ["Machine"]
@@ -140,8 +144,14 @@ class Machine:
         for what, count in (("rx_queues", rx_queues), ("tx_queues", tx_queues)):
             if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= WM_QUEUES_MAX:
                 raise NetstackError(EINVAL, f"{name}: {what} must be 1..{WM_QUEUES_MAX}, not {count!r}")
+        if rate < 0:
+            raise NetstackError(EINVAL, f"{name}: a rate of {rate} bits a second; 0 is a wire without a limit")
         if rate and self.clock == "wall":
             raise NetstackError(EINVAL, f"{name}: a wire has a rate on the virtual clock only")
+        wanted = rx_queues * WM_RX_SLOTS
+        if self.pool.free_count < MBUFS_PER_QUEUE_SPARE * wanted:
+            text = f"{name}: {rx_queues} receive rings take {wanted} mbufs, {self.pool.free_count} are free"
+            raise NetstackError(ENOBUFS, f"{text}; make the machine with more than mbufs={self.pool.nmbufs}")
         ifp = self._new_ifnet(name, mac, mtu)
         hw = WmModel(name, self.engine, self.engine.controller, self.dma, WIRE_LIMIT_FRAMES)
         hw.tx_port.set_rate(rate)
@@ -187,8 +197,9 @@ class Machine:
     def destroy(self, ifp: Ifnet | str) -> None:
         """Take an interface away: out of its bridge, down, its driver detached.
 
-        Raises: NetstackError(ENXIO) when there is no such interface.
+        Raises: NetstackError(ENXIO) when there is no such interface, or the machine is closed.
         """
+        self._check_open()
         found = self.interfaces.get(ifp if isinstance(ifp, str) else ifp.name)
         if found is None or not (isinstance(ifp, str) or ifp is found):
             raise NetstackError(ENXIO, f"{ifp}: no such interface")
@@ -214,7 +225,10 @@ class Machine:
         Raises: NetstackError as the tool's error; EINVAL for an unknown tool.
         """
         self._check_open()
-        words = split(line)
+        try:
+            words = split(line)
+        except ValueError as problem:
+            raise NetstackError(EINVAL, f"{line!r}: {problem}") from None
         if not words or words[0] not in TOOLS:
             raise NetstackError(EINVAL, f"{line!r}: the tools are {', '.join(TOOLS)}")
         tool = import_module(f"netstack.cmd.{words[0]}")  # tools sit above the machine
@@ -320,12 +334,19 @@ class Machine:
             if not kind:
                 return
             ifp = self.ifnet_by_index[mv.rcvif]
-            if kind == "local":
-                ether_demux(ifp, mv, cpu)
-            elif kind == "input":
-                ifp.if_input(ifp, mv, cpu)
-            else:
-                ifp.if_transmit(ifp, mv, cpu)
+            try:
+                if kind == "local":
+                    ether_demux(ifp, mv, cpu)
+                elif kind == "input":
+                    ifp.if_input(ifp, mv, cpu)
+                else:
+                    ifp.if_transmit(ifp, mv, cpu)
+            except Exception:
+                self.engine.softints.schedule(self._punt)  # the others' frames go on
+                raise
+            finally:
+                if mv:
+                    kernels.drop(cpu.block, ifp.block, mv, Drop.HOOK)
 
 
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ the loop
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from netstack._fast.atomics cimport (ns_load_ptr, ns_load_u32, ns_store_u32, ns_load_u64, ns_xchg_u64, ns_xchg_u32,
-                                     ns_pause, RELAXED, ACQREL, NS_IS_EXPLORE)
+                                     ns_pause, RELAXED, ACQREL, NS_IS_EXPLORE, ns_explore_set)
 from netstack._fast.bridge cimport brmap_t, bridge_t
 from netstack._fast.bridge_stages cimport bridge_decide, bridge_split
 from netstack._fast.cpu cimport (CpuBlock, cpu_t, rxq_t, softq_t, softent_t, vecent_t, outlist_t, softint_schedule,
@@ -322,12 +322,25 @@ def run(CpuBlock cpu not None, offset_ns: int) -> None:
         run_loop(cpu.cpu, offset)
 
 
-def step(CpuBlock cpu not None, now_ns: int) -> int:
-    """One round in the caller's thread, the GIL kept; how much there was to do.
+def explore_hooks(hook: int, store: int = 0, load: int = 0) -> None:
+    """Install function addresses that see every atomic access of this module (explore level only)."""
+    ns_explore_set(<void *> <size_t> hook, <void *> <size_t> store, <void *> <size_t> load)
 
-    The CPU must be paused: its Python thread goes on as the CPU while there is work for Python.
+
+def step(CpuBlock cpu not None, now_ns: int) -> int:
+    """One round in the caller's thread; how much there was to do.
+
+    The CPU must be paused: its Python thread goes on as the CPU while there is work for Python.  The GIL is kept,
+    except on a GENERIC kernel: a thread that has just got KERNEL_LOCK may need the GIL to go on, and must not wait
+    for one that spins for KERNEL_LOCK with the GIL in its hands.
     """
-    cdef uint32_t work = run_round(cpu.cpu, now_ns)
+    cdef uint32_t work
+    cdef uint64_t now = now_ns
+    if cpu.cpu.giant == NULL:
+        work = run_round(cpu.cpu, now)
+    else:
+        with nogil:
+            work = run_round(cpu.cpu, now)
     ns_store_u32(&cpu.cpu.python_posted, 0, ACQREL)  # the caller looks for itself
     return work
 

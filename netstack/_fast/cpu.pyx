@@ -55,6 +55,8 @@ cdef class SoftintTable:
         cdef softent_t *e
         if not 0 <= level < SOFTINT_LEVELS:
             raise ValueError(f"softint level must be 0..3, not {level}")
+        if kind not in SOFT_KIND:
+            raise ValueError(f"no softint kind {kind!r}: one of {', '.join(SOFT_KIND)}")
         if self._free:
             handle = self._free.pop()
         elif self.used == SOFTINT_MAX:

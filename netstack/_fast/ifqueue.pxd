@@ -73,7 +73,7 @@ cdef inline uint32_t ifq_get(ifqueue_t *q, mbuf_t **m, uint32_t n) noexcept nogi
     spin_exit(&q.lock)
     return done
 
-cdef int ifq_init(ifqueue_t *q, uint32_t maxlen) except -1
+cdef int ifq_init(ifqueue_t *q, object frames) except -1
 cdef void ifq_destroy(ifqueue_t *q) noexcept
 
 cdef class IfQueue:

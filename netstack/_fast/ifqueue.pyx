@@ -9,8 +9,11 @@ from libc.stdlib cimport calloc, free
 from netstack._fast.mbuf cimport m_freem, mbufpool_t
 
 
-cdef int ifq_init(ifqueue_t *q, uint32_t maxlen) except -1:
-    cdef uint32_t size = 1
+cdef int ifq_init(ifqueue_t *q, object frames) except -1:
+    cdef uint32_t size = 1, maxlen
+    if not 1 <= frames <= 65535:
+        raise ValueError(f"a send queue holds 1..65535 frames, not {frames}")
+    maxlen = frames
     while size < maxlen:
         size <<= 1
     q.ring = <mbuf_t **> calloc(size, sizeof(void *))
@@ -32,8 +35,6 @@ cdef class IfQueue:
     """A send queue of at most ``maxlen`` frames (1..65535) from one pool."""
 
     def __cinit__(self, MbufPool owner not None, maxlen: int = 256):
-        if not 1 <= maxlen <= 65535:
-            raise ValueError(f"maxlen must be 1..65535 frames, not {maxlen}")
         self.owner = owner
         ifq_init(&self.q, maxlen)
 

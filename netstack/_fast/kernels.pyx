@@ -8,13 +8,14 @@ Context: the CPU the ``CpuBlock`` stands for, any handler.  The GIL is kept: a v
 giving the GIL
 away for less than tens of microseconds costs more than it brings.
 """
+from netstack._fast.dispositions import HELP
+
 from libc.stdint cimport uint32_t
 
 from netstack._fast.atomics cimport ns_load_ptr, ACQREL, NS_IS_EXPLORE, ns_explore_set
 from netstack._fast.bridge cimport BridgeBlock, brmap_t
 from netstack._fast.bridge_stages cimport bridge_decide as _decide, bridge_split as _split
 from netstack._fast.cpu cimport CpuBlock, cpu_t, outlist_t
-from netstack._fast.dispositions cimport Drop
 from netstack._fast.ifnet cimport IfnetBlock
 from netstack._fast.kassert cimport NS_CHECKED
 from netstack._fast.mactable cimport mactable_t
@@ -169,7 +170,7 @@ def drop(CpuBlock cpu not None, IfnetBlock ifp not None, MbufVec mv not None, re
     """Drop a vector for a disposition (``dispositions.Drop``); how many frames."""
     cdef cpu_t *c = here(cpu, mv)
     cdef uint32_t n = mv.vec.n
-    if not 0 <= reason < <int> Drop.NDROP:
+    if reason not in HELP:
         raise ValueError(f"no disposition {reason}")
     vec_drop(c, ifp.ifp, mv.vec, reason)
     return n

@@ -47,6 +47,11 @@ class HostMember:
         """Frames the host dropped before the bridge could take them."""
         return int(self.ifp.driver.missed)
 
+    @property
+    def host_dropped(self) -> dict[str, int]:
+        """Frames the host's interface dropped itself: after it took them, or before it gave them."""
+        return dict(self.ifp.driver.port.host_dropped._asdict())
+
     def news(self) -> str:
         """Return a line about a change of state since the last call, or nothing."""
         state = self.state
@@ -66,6 +71,7 @@ class FileMember:
         self.kind = spec.kind
         self.ifp = ifp
         self.missed = 0
+        self.host_dropped: dict[str, int] = {}
         self.failure = ""  # why reading ended before the file's end
         self._source = source
         self._sink = sink

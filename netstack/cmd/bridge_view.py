@@ -45,6 +45,7 @@ class View:
             "state": member.state,
             **{key: seen[key] for key in keys},
             "drops": drops,
+            "host_dropped": member.host_dropped,
         }
 
     def addresses(self) -> list[dict[str, Any]]:

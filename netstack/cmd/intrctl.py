@@ -86,16 +86,11 @@ def table(rows: Sequence[IntrRow], ncpu: int) -> str:
     """Return one row per interrupt, one count per CPU, ``*`` at the CPU it goes to."""
     id_width = max([len(ID_HEADER), *(len(row.intrid) for row in rows)])
     headers = [f"CPU{i}" for i in range(ncpu)]
-    widths = [
-        max([len(header), *(len(str(row.counts[i])) for row in rows)])
-        for i, header in enumerate(headers)
-    ]
+    widths = [max([len(header), *(len(str(row.counts[i])) for row in rows)]) for i, header in enumerate(headers)]
     cells = "".join(f"{h:>{w}}  " for h, w in zip(headers, widths, strict=True))
     lines = [f"{ID_HEADER:<{id_width}} {cells}{NAME_HEADER}"]
     for row in rows:
-        cells = "".join(
-            f"{row.counts[i]:>{widths[i]}}{'*' if i in row.affinity else ' '} " for i in range(ncpu)
-        )
+        cells = "".join(f"{row.counts[i]:>{widths[i]}}{'*' if i in row.affinity else ' '} " for i in range(ncpu))
         lines.append(f"{row.intrid:<{id_width}} {cells}{row.name}")
     return "\n".join(lines) + "\n"
 

@@ -99,7 +99,7 @@ def drain_limit(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option(
     "--frame",
     type=click.Choice(["softint", "classic"]),
-    help="Driver frame.  [default: softint; virtual: classic, as the paper measured]",
+    help="Driver frame.  [default: softint; virtual GENERIC: classic]",
 )
 @click.option(
     "--drain",

@@ -48,12 +48,22 @@ def classic_hardintr(ring: RxRing) -> None:
         count = kernels.rx_drain(cpu.block, ring.queue, mv, want)
         if count:
             engine.charge("rx", count)
-            ring.ifp.if_input(ring.ifp, mv, cpu)
+            try:
+                ring.input(mv, cpu)
+            except Exception:
+                _again(ring)
+                raise
             left -= count
         if count < want:
             break
-    if ring.queue.stopping:
-        return
     if count == want:
-        ring.source.raise_()  # more may be there: the device raises again when enabled
-    ring.source.enable()
+        _again(ring)
+    elif not ring.queue.stopping:
+        ring.source.enable()
+
+
+def _again(ring: RxRing) -> None:
+    """Enable the interrupt and have it raised at once: more frames may be there."""
+    if not ring.queue.stopping:
+        ring.source.raise_()
+        ring.source.enable()

@@ -1,5 +1,7 @@
 """A driver's queues with their vectors and softints; shared by both frames (paper §3.2.1, §5.2)."""
 
+from netstack._fast import kernels
+from netstack._fast.dispositions import Drop
 from netstack._fast.intr import IntrSource
 from netstack._fast.mbuf import MbufVec
 from netstack._fast.queue import RxQueue, TxQueue
@@ -31,6 +33,14 @@ class RxRing:
         mv.rcvif = self.ifp.index
         mv.queue = self.queue.index
         return mv
+
+    def input(self, mv: MbufVec, cpu: Cpu) -> None:
+        """Hand a vector to the interface's ``if_input``; what a slot leaves in it is dropped as ``hook``."""
+        try:
+            self.ifp.if_input(self.ifp, mv, cpu)
+        finally:
+            if mv:
+                kernels.drop(cpu.block, self.ifp.block, mv, Drop.HOOK)
 
 
 class TxRing:

@@ -89,11 +89,13 @@ def softdrv_rx(ring: RxRing) -> None:
 
     Context:  softint; no lock held.
     Order:    as received.
+    Outcome:  ``ifp.if_input``; what a slot of the user's own leaves is dropped as ``hook``, and when it
+              raises, the queue goes on all the same.
     Source:   paper §3.2.1 (lock dropped around if_input, stopping flag), §3.3.
     """
     engine = ring.host.engine
     cpu = engine.curcpu()
-    assert cpu is not None, "a softint runs on a CPU"
+    assert cpu is not None and ring.softint is not None, "a softint runs on a CPU"
     left = ring.queue.limit
     mv = ring.vector(cpu)
     while left:
@@ -101,14 +103,16 @@ def softdrv_rx(ring: RxRing) -> None:
         count = kernels.rx_drain(cpu.block, ring.queue, mv, want)
         if count:
             engine.charge("rx", count)
-            ring.ifp.if_input(ring.ifp, mv, cpu)
+            try:
+                ring.input(mv, cpu)
+            except Exception:
+                engine.softints.schedule(ring.softint)
+                raise
             left -= count
         if count < want:
             if not ring.queue.stopping:
                 ring.source.enable()
             return
-        mv = ring.vector(cpu)  # a hook may have kept the old one
-    assert ring.softint is not None
     engine.softints.schedule(ring.softint)
 
 

@@ -29,6 +29,7 @@ from netstack.hw.wm_regs import (
     TCTL_EN,
     ivar_field,
 )
+from netstack.kern.callout import Workqueue
 from netstack.kern.spl import IPL
 from netstack.machine.api import Cpu, IntrHandle
 from netstack.net.ifnet import IFF, Ifnet, if_transmit
@@ -90,6 +91,8 @@ class WmDriver:
         ]
         self.link_source = sources[tx_queues + rx_queues]
         self.link_handle: IntrHandle | None = None
+        self._link_work = Workqueue(host.engine, f"{ifp.name} link", lambda _: self._follow_link())
+        self._is_stopped = True
         ifp.driver = self
         ifp.rx_queues = [ring.queue for ring in self.rx]
         ifp.tx_queues = [ring.queue for ring in self.tx]
@@ -108,7 +111,7 @@ class WmDriver:
         return [*self.rx, *self.tx]
 
     def init(self) -> None:
-        """Start the device: fill the rings, clear the stopping flags, enable, RUNNING.
+        """Start the device: fill the rings, clear the stopping flags, enable; RUNNING when the link is up.
 
         Context: control plane.   Source: NetBSD wm_init; flags are cleared before the device may work.
         """
@@ -124,7 +127,9 @@ class WmDriver:
         regs.write(regs.offset("TCTL"), TCTL_EN)
         regs.write(regs.offset("EIMS"), (1 << (len(self.tx) + len(self.rx) + 1)) - 1)
         regs.write(regs.offset("RCTL"), RCTL_EN)
-        self.ifp.flags |= IFF.RUNNING
+        self._is_stopped = False
+        if regs.read(regs.offset("STATUS")) & STATUS_LU:
+            self.ifp.flags |= IFF.RUNNING
 
     def stop(self) -> None:
         """Stop the device: on return no frame of it is delivered or sent, and no buffer of it is in use.
@@ -134,6 +139,7 @@ class WmDriver:
                  then TX each under its lock, handlers waited for, device off, rings emptied.
         """
         regs = self.device.regs
+        self._is_stopped = True
         self.ifp.flags &= ~IFF.RUNNING
         regs.write(regs.offset("EIMC"), (1 << (len(self.tx) + len(self.rx) + 1)) - 1)
         for ring in self.rx:
@@ -142,6 +148,8 @@ class WmDriver:
             out.queue.stopping = True
         for cpu in self.host.engine.cpus:
             self.host.engine.cross_call(cpu.index, _nothing)
+        self._link_work.wait()
+        self.ifp.flags &= ~IFF.RUNNING  # that work may have found the link up before it saw the stop
         regs.write(regs.offset("RCTL"), 0)
         regs.write(regs.offset("TCTL"), 0)
         nobody = self.host.ncpu
@@ -181,11 +189,21 @@ class WmDriver:
         )
 
     def link_intr(self, _arg: object) -> None:
-        """Link state changed.  Context: hard interrupt."""
+        """Link state changed: a thread follows it, as the flags of a member wait for a grace period.
+
+        Context: hard interrupt; the vector stays disabled until the thread has looked.
+        """
+        self._link_work.enqueue()
+
+    def _follow_link(self) -> None:
+        """Make RUNNING say what the link is.  Context: thread; may wait."""
         regs = self.device.regs
+        if self._is_stopped:
+            return
         is_up = bool(regs.read(regs.offset("STATUS")) & STATUS_LU)
-        self.ifp.flags = self.ifp.flags | IFF.RUNNING if is_up else self.ifp.flags & ~IFF.RUNNING
-        self.link_source.enable()
+        if is_up != bool(self.ifp.flags & IFF.RUNNING):
+            self.ifp.flags ^= IFF.RUNNING
+        self.link_source.enable()  # a change since that look raises now
 
     def _establish(self) -> None:
         name, cpus = self.ifp.name, self.host.ncpu

@@ -35,10 +35,11 @@ def as_frames(frames: Any) -> list[Any]:
         if isinstance(frames, str) or not isinstance(frames, Iterable):
             raise _no_buffer(frames) from None
         return [_contiguous(frame) for frame in frames]
-    if view.ndim != 2:
+    if view.ndim != 2 or view.shape is None:
         return [_contiguous(frames)]
-    data, row_bytes = view.tobytes(), view.shape[1] * view.itemsize
-    return [data[at * row_bytes : (at + 1) * row_bytes] for at in range(view.shape[0])]
+    count, row_bytes = view.shape[0], view.shape[1] * view.itemsize
+    data = view.tobytes()
+    return [data[at * row_bytes : (at + 1) * row_bytes] for at in range(count)]
 
 
 def _contiguous(frame: Any) -> Any:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from errno import EBUSY, EDEADLK, EINVAL, ENXIO, ETIMEDOUT
+from errno import EDEADLK, EINVAL, ENXIO, ETIMEDOUT
 from typing import Literal
 
 from netstack._fast import chain
@@ -90,7 +90,9 @@ class WallEngine:
         self._timers = TimerHeap()
         self._local = threading.local()
         self._control_lock = threading.RLock()
-        self._run_lock = threading.RLock()
+        self._users_lock = threading.Lock()
+        self._users = 0  # threads that want the CPUs to work; guarded by _users_lock
+        self._is_started = False
         self._errors: list[BaseException] = []
         self._lwps: list[WallLwp] = []
         self._is_closed = False
@@ -133,10 +135,8 @@ class WallEngine:
         if condition():
             return
         held = self.kernel_lock.release_all()
-        started = self._run_lock.acquire(blocking=False) and not self._is_running
+        self._enter()
         try:
-            if started:
-                self._start()
             deadline_ns = time.monotonic_ns() + round(timeout_s * NS_PER_S)
             while not condition():
                 if time.monotonic_ns() > deadline_ns:
@@ -144,9 +144,7 @@ class WallEngine:
                 self._serve_timers()
                 time.sleep(POLL_S)
         finally:
-            if started:
-                self._stop()
-            self._release_run_lock()
+            self._leave()
             self.kernel_lock.reacquire(held)
 
     def cross_call(self, cpu_index: int, fn: Callable[[], object]) -> None:
@@ -220,46 +218,38 @@ class WallEngine:
 
     # Running.
 
-    @property
-    def _is_running(self) -> bool:
-        return any(thread.is_running for thread in self._threads)
-
     def start(self) -> None:
         """Let the CPUs work until ``stop``, without a thread that waits for them.
 
         Timed calls are served by ``run`` and ``wait_until`` only.
         """
         self._check_usable()
-        with self._run_lock:
-            if not self._is_running:
-                self._start()
+        if not self._is_started:
+            self._is_started = True
+            self._enter()
 
     def stop(self) -> None:
         """Bring the CPUs to rest; what is pending stays pending."""
-        with self._run_lock:
-            self._stop()
+        if self._is_started:
+            self._is_started = False
+            self._leave()
 
     def run(self, seconds: float | None = None) -> None:
         """Let the CPUs work: until idle, or for so many seconds.
 
-        Raises: what a Python handler raised; NetstackError -- EBUSY, another thread runs the machine;
-                ENXIO, it is closed.
+        Several threads may run it at once, or wait in control operations; it rests when the last is done.
+
+        Raises: what a Python handler raised; NetstackError -- ENXIO, it is closed.
         """
         self._check_usable()
-        if not self._run_lock.acquire(blocking=False):
-            raise NetstackError(EBUSY, "another thread runs this machine")
-        was_running = self._is_running
+        self._enter()
         try:
-            if not was_running:
-                self._start()
             if seconds is None:
                 self._wait_idle()
             else:
                 self._pass_time(seconds)
         finally:
-            if not was_running:
-                self._stop()
-            self._run_lock.release()
+            self._leave()
         if self._errors:
             raise self._errors.pop(0)
 
@@ -283,23 +273,25 @@ class WallEngine:
         if os.getpid() != self._pid:
             raise NetstackError(ENXIO, "the machine's threads stayed in the parent process")
 
-    def _release_run_lock(self) -> None:
-        try:
-            self._run_lock.release()
-        except RuntimeError:
-            return  # it was another thread's: the machine runs anyway
+    def _enter(self) -> None:
+        """One more thread wants the CPUs to work; the first starts them."""
+        with self._users_lock:
+            self._users += 1
+            if self._users == 1:
+                for cpu in self.cpus:
+                    self.psz.idle(cpu.index, False)
+                for thread in self._threads:
+                    thread.start()
 
-    def _start(self) -> None:
-        for cpu in self.cpus:
-            self.psz.idle(cpu.index, False)
-        for thread in self._threads:
-            thread.start()
-
-    def _stop(self) -> None:
-        for thread in self._threads:
-            thread.stop()
-        for cpu in self.cpus:
-            self.psz.idle(cpu.index, True)
+    def _leave(self) -> None:
+        """One thread less; the last brings the CPUs to rest."""
+        with self._users_lock:
+            self._users -= 1
+            if self._users == 0:
+                for thread in self._threads:
+                    thread.stop()
+                for cpu in self.cpus:
+                    self.psz.idle(cpu.index, True)
 
     def _serve_timers(self) -> None:
         for timer in self._timers.take_due(self.now_ns()):

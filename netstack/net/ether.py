@@ -89,7 +89,7 @@ def ether_frame(ifp: Ifnet, frame: bytes) -> bytes:
     if not ifp.is_live:
         raise NetstackError(ENETDOWN, f"{ifp.name} is down; {ifp.name}.up() first")
     try:
-        data = bytes(memoryview(frame).cast("B"))
+        data = memoryview(frame).tobytes()
     except TypeError as problem:
         text = f"{ifp.name}: a frame is a buffer of bytes, not {type(frame).__name__}"
         raise NetstackError(EINVAL, text) from problem

@@ -19,6 +19,7 @@ import struct
 from netstack._fast.hostport import PacketRx, PacketTx
 from netstack.errors import NetstackError
 from netstack.ports.hostif import GONE, Link, check_name, explain
+from netstack.ports.rtnl import Dropped, LinkCounters
 
 __all__ = ["PacketPort"]
 
@@ -71,6 +72,8 @@ class PacketPort:
                 receiving = undo.enter_context(self._socket())
                 self.link = Link(receiving, name)
                 self.index = self.link.index
+                self._counters = LinkCounters(self.index)
+                undo.callback(self._counters.close)
                 self.mac = self.link.mac()
                 self.host_mtu = self.link.mtu()
                 ring = undo.enter_context(self._ring(receiving))
@@ -142,6 +145,11 @@ class PacketPort:
     def missed(self) -> int:
         """Frames the kernel dropped because the ring was full."""
         return sum(engine.missed for engine in self.receivers)
+
+    @property
+    def host_dropped(self) -> Dropped:
+        """Frames the interface itself dropped since this port was opened, by the host's count."""
+        return self._counters.since_start()
 
     def _engines(self) -> list[PacketRx | PacketTx]:
         return [*self.receivers, *self.transmitters]

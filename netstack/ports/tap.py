@@ -20,6 +20,7 @@ import struct
 from netstack._fast.hostport import TapRx, TapTx
 from netstack.errors import EnvironmentLacksError, NetstackError, PrivilegeError
 from netstack.ports.hostif import DOWN, GONE, UP, Link, check_name, explain
+from netstack.ports.rtnl import Dropped, LinkCounters
 
 __all__ = ["TapPort"]
 
@@ -76,6 +77,8 @@ class TapPort:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
                 link = Link(control, name)
                 self.host_mtu = link.mtu()
+                self._counters = LinkCounters(link.index)
+                undo.callback(self._counters.close)
                 # An unprivileged owner cannot; whoever made the TAP for it has set it up.
                 with contextlib.suppress(PermissionError):
                     link.set_up()
@@ -134,8 +137,16 @@ class TapPort:
 
     @property
     def missed(self) -> int:
-        """Return 0: the host counts what it dropped as the interface's own tx_dropped."""
-        return 0
+        """Frames the host sent here and dropped, because this process did not read fast enough.
+
+        Not known of a TAP that is in another namespace: then what was known before.
+        """
+        return self.host_dropped.tx
+
+    @property
+    def host_dropped(self) -> Dropped:
+        """Frames the interface itself dropped since this port was opened, by the host's count."""
+        return self._counters.since_start()
 
     def _engines(self) -> list[TapRx | TapTx]:
         return [*self.receivers, *self.transmitters]

@@ -76,7 +76,15 @@ class Trial:
         return (self.sent - self.forwarded) / self.sent if self.sent else 1.0
 
     @property
+    def due(self) -> int:
+        """Return the frames that the rate calls for."""
+        return self.sent + self.late + self.paused
+
+    @property
     def forwarded_fps(self) -> float:
+        """Return what came out a second; of a paced trial without the rounding of a short one."""
+        if self.rate_fps and self.due:
+            return self.rate_fps * self.forwarded / self.due
         return self.forwarded / self.seconds
 
     @property
@@ -87,13 +95,11 @@ class Trial:
 
     @property
     def late_share(self) -> float:
-        due = self.sent + self.late + self.paused
-        return self.late / due if due else 1.0
+        return self.late / self.due if self.due else 1.0
 
     @property
     def paused_share(self) -> float:
-        due = self.sent + self.late + self.paused
-        return self.paused / due if due else 0.0
+        return self.paused / self.due if self.due else 0.0
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Maker:
         groups = (([BROADCAST], 8), (GROUPS, 8), (CONTROL, 5))
         dst = self.address((STATIONS, 60), (self.own, 8), *groups)
         src = self.address((STATIONS, 90), (self.own, 4), (GROUPS, 2), ([NOBODY], 1))
-        if draw > 0.99:
+        if 0.94 < draw < 0.96:
             dst = random.choice((NOBODY, BEYOND_CONTROL))
         ethertype = random.choice(ETHERTYPES)
         self.serial += 1

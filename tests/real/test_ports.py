@@ -330,6 +330,22 @@ def test_killed_process_leaves_no_interface(world):
         wait_for(lambda: " tap0: " not in inside.ip("-o", "link"), "tap0 gone")
 
 
+def test_what_the_host_drops_is_told(world):
+    with world.namespace("in").entered(), TapPort("tap0") as port:
+        with contextlib.closing(Peer("tap0")) as peer:
+            assert port.missed == 0 and port.host_dropped == (0, 0)
+            for _ in range(3000):  # nobody reads; a TAP's queue holds 1000 or 500
+                peer.send(FRAME)
+            missed = port.missed
+            assert 1000 < missed < 3000 and port.host_dropped == (0, missed)
+            rig = Rig(4096)
+            ifp = rig.interface(port.receivers[0])
+            received = 0
+            while batch := rig.frames(ifp):
+                received += len(batch)
+            assert received + missed == 3000
+
+
 def test_descriptors_do_not_reach_a_child(world):
     with world.namespace("in").entered(), TapPort("tap0") as port:
         listing = "import os; print(sorted(os.listdir('/proc/self/fd')))"

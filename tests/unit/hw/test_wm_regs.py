@@ -39,7 +39,7 @@ def test_offsets_are_the_datasheets(register: tuple[str, int], offset: int) -> N
 
 
 def test_no_two_registers_share_an_address() -> None:
-    offsets = [r.offset + i * r.stride for r in TABLE.values() for i in range(r.count)]
+    offsets = [r.offset + i * r.stride for r in TABLE.values() for i in range(r.instances)]
     assert len(offsets) == len(set(offsets))
     assert all(offset % 4 == 0 for offset in offsets)
 

@@ -82,7 +82,7 @@ def test_generic_is_measured_where_cores_can_differ():
 def test_defaults_are_what_the_paper_measured():
     generic, mpsafe = (s for s in setups(plan(cores=(1,))))
     assert (generic.frame, generic.drain) == ("classic", "ring")
-    assert (mpsafe.frame, mpsafe.drain) == ("classic", "one")
+    assert (mpsafe.frame, mpsafe.drain) == ("softint", "one")
 
 
 def test_device_is_closed_when_a_trial_raises():
