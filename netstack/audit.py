@@ -84,7 +84,7 @@ def _wire_rx(ifp: "Ifnet") -> dict[str, int]:
 def _wire_tx(ifp: "Ifnet") -> dict[str, int]:
     port = ifp.hw.tx_port
     sent = sum(hw.frames for hw in ifp.hw.tx_engines)
-    arrived = port.cable.passed + port.counted + port.lost
+    arrived = port.cable.passed + port.lost + sum(hw.counted for hw in ifp.hw.tx_engines)
     unclaimed = sum(q.in_ring for q in ifp.tx_queues) - sum(hw.pending for hw in ifp.hw.tx_engines)
     out = ifp.block.counters()["opackets"]
     # both ends against what the engines sent, in one identity: equal only when each is

@@ -17,7 +17,7 @@ from netstack._fast.atomics cimport (ns_load_ptr, ns_load_u32, ns_store_u32, ns_
 from netstack._fast.bridge cimport brmap_t, bridge_t
 from netstack._fast.bridge_stages cimport bridge_decide, bridge_split
 from netstack._fast.cpu cimport (CpuBlock, cpu_t, rxq_t, softq_t, softent_t, vecent_t, outlist_t, softint_schedule,
-                                 softint_next, remote_take, ctz64, VEC_PYTHON, VEC_SOFTDRV, SOFT_PYTHON,
+                                 softint_next, remote_take, rx_is_ready, ctz64, VEC_PYTHON, VEC_SOFTDRV, SOFT_PYTHON,
                                  SOFT_RX, SOFT_BRIDGE, SOFT_TX, PUNT_INPUT, PUNT_TRANSMIT, FDS_MAX)
 from netstack._fast.defs cimport SOFTINT_MAX, SOFTINT_LEVELS, VECTOR_WORDS, VEC_MAX
 from netstack._fast.idle cimport wall_ns, look_at_fds, sleep_idle
@@ -135,7 +135,10 @@ cdef inline void rx_softint(cpu_t *cpu, rxq_t *rxq) noexcept nogil:
             if rxq.stopping == 0 and rxq.intr != NULL:
                 intr_enable(rxq.intr)
             return
-    softint_schedule(cpu, rxq.softint)
+    if rx_is_ready(rxq):
+        softint_schedule(cpu, rxq.softint)
+    elif rxq.stopping == 0 and rxq.intr != NULL:
+        intr_enable(rxq.intr)
 
 
 cdef inline void bridge_softint(cpu_t *cpu) noexcept nogil:
@@ -166,7 +169,7 @@ cdef inline void classic_hardint(cpu_t *cpu, rxq_t *rxq) noexcept nogil:
         if n < want:
             break
     if rxq.stopping == 0 and rxq.intr != NULL:
-        if done == limit:
+        if done == limit and rx_is_ready(rxq):
             # more may be there: the device raises again when it is enabled
             ns_xchg_u32(&rxq.intr.cause, 1)
         intr_enable(rxq.intr)

@@ -7,11 +7,11 @@ from netstack._fast.mbuf cimport (mbuf_t, mbufpool_t, magazine_t, pktvec_t, Mbuf
 from netstack._fast.intr cimport lapic_t, intc_t, intrsrc_t, IntrController, IntrSource
 from netstack._fast.ifnet cimport ifnet_t, ifstat_t
 from netstack._fast.ifqueue cimport ifqueue_t
-from netstack._fast.dring cimport dring_t
+from netstack._fast.dring cimport desc_t, dring_t, DESC_DD
 from netstack._fast.wire cimport hwrx_t, hwtx_t
 from netstack._fast.pserialize cimport psz_t, PSerialize
 from netstack._fast.lock cimport spin_t, SpinLock
-from netstack._fast.atomics cimport ns_load_u64, ns_xchg_u64, RELAXED
+from netstack._fast.atomics cimport ns_load_u32, ns_load_u64, ns_xchg_u64, RELAXED, ACQREL
 
 cdef extern from * nogil:
     """
@@ -179,6 +179,12 @@ cdef inline int softint_next(cpu_t *cpu, uint32_t level) noexcept nogil:
     q.head += 1
     cpu.soft_pending[handle] = 0
     return <int> handle
+
+
+cdef inline bint rx_is_ready(rxq_t *rxq) noexcept nogil:
+    """A received frame waits in the ring; a queue without a ring may always have one."""
+    cdef desc_t *d = &rxq.ring.desc[rxq.ring.next & rxq.ring.mask]
+    return rxq.rx != NULL or ns_load_u32(&d.status, ACQREL) & DESC_DD != 0
 
 
 cdef inline void stat_drop(cpu_t *cpu, ifnet_t *ifp, uint32_t reason, uint64_t n) noexcept nogil:

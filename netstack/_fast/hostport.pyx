@@ -11,6 +11,7 @@ Errors:  a frame the host refuses is ``TX_ERROR``; an error that means the inter
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
+from netstack._fast.atomics cimport ns_add_u64
 from netstack._fast.cpu cimport rx_fn, start_fn
 from netstack._fast.hostrx cimport packetrx_t, packet_rx, tap_rx, TAP_FRAME_MAX
 from netstack._fast.hostsys cimport getsockopt, socklen_t, tpacket_stats_v3, PACKET_STATISTICS, SOL_PACKET_LEVEL
@@ -70,7 +71,7 @@ cdef class PacketRx:
         cdef tpacket_stats_v3 stats
         cdef socklen_t width = sizeof(tpacket_stats_v3)
         if self.rx.ring != NULL and getsockopt(self.rx.fd, SOL_PACKET_LEVEL, PACKET_STATISTICS, &stats, &width) == 0:
-            self._missed += stats.tp_drops
+            ns_add_u64(&self._missed, stats.tp_drops)
         return self._missed
 
     def close(self):

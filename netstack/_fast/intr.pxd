@@ -48,9 +48,10 @@ cdef inline void intc_post(intc_t *intc, uint32_t cpu, uint32_t slot) noexcept n
     """Deliver vector slot to a CPU."""
     cdef lapic_t *lapic = intc.lapic[cpu]
     ns_or_u64(&lapic.pending[slot >> 6], <uint64_t> 1 << (slot & 63))
-    ns_or_u64(&intc.cpus_pending, <uint64_t> 1 << cpu)
     if lapic.eventfd >= 0:
         cpu_wake(lapic)
+    else:
+        ns_or_u64(&intc.cpus_pending, <uint64_t> 1 << cpu)   # one line for all CPUs: for the virtual machine only
 
 
 cdef inline void msix_send(intrsrc_t *src) noexcept nogil:

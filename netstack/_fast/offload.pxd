@@ -137,8 +137,8 @@ cdef inline uint32_t transport_offset(const uint8_t *frame, uint32_t nbytes, uin
     protocol[0] = frame[at + 6]
     at += 40
     for _i in range(8):
-        if protocol[0] != 0 and protocol[0] != 43 and protocol[0] != 60:
-            return at
+        if protocol[0] != 0 and protocol[0] != 60:
+            return at                                 # a routing header, which moves the destination, ends here too
         if nbytes < at + 8:
             return 0
         protocol[0] = frame[at]

@@ -3,15 +3,30 @@
 Context: control plane (attach, stop, detach).  The data path uses ``rxq_t`` and ``txq_t`` of ``cpu.pxd``.
 """
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from netstack._fast.atomics cimport ns_store_u32, ACQREL
+from netstack._fast.cpu cimport rx_is_ready
 from netstack._fast.dring cimport desc_t, DESC_DD
 from netstack._fast.ifqueue cimport ifq_init, ifq_destroy, ifq_len, ifq_get
 from netstack._fast.ifnet cimport ifstat_t
 from netstack._fast.intr cimport IntrSource
 from netstack._fast.lock cimport spin_enter, spin_exit
 from netstack._fast.mbuf cimport mbuf_t, m_get, m_of_data, m_freem, m_put, magazine_t, M_BCAST, M_MCAST
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void **out, size_t alignment, size_t n) noexcept
+
+
+cdef void *own_lines(size_t nbytes) except NULL:
+    """Zeroed memory that shares no cache line (nor its neighbour) with anybody: each queue belongs to one CPU."""
+    cdef void *memory = NULL
+    nbytes = (nbytes + 127) & ~(<size_t> 127)
+    if posix_memalign(&memory, 128, nbytes) != 0:
+        raise MemoryError()
+    memset(memory, 0, nbytes)
+    return memory
 
 
 cdef class RxQueue:
@@ -21,9 +36,7 @@ cdef class RxQueue:
         self.ifnet = ifnet
         self.pool = pool
         self.ring = DescRing(slots)
-        self.rxq = <rxq_t *> calloc(1, sizeof(rxq_t))
-        if self.rxq == NULL:
-            raise MemoryError()
+        self.rxq = <rxq_t *> own_lines(sizeof(rxq_t))
         self.rxq.ifp = ifnet.ifp
         self.rxq.index = index
         self.rxq.ring = self.ring.ring
@@ -83,6 +96,11 @@ cdef class RxQueue:
 
     cdef uint32_t _filled(self) noexcept:
         return self.rxq.ring.tail - self.rxq.ring.next
+
+    @property
+    def is_ready(self) -> bool:
+        """A received frame waits in the ring; without a ring (a host port) nobody knows: True."""
+        return rx_is_ready(self.rxq)
 
     @property
     def ready(self) -> int:
@@ -145,9 +163,7 @@ cdef class TxQueue:
         self.ifnet = ifnet
         self.pool = pool
         self.ring = DescRing(slots)
-        self.txq = <txq_t *> calloc(1, sizeof(txq_t))
-        if self.txq == NULL:
-            raise MemoryError()
+        self.txq = <txq_t *> own_lines(sizeof(txq_t))
         self.txq.ifp = ifnet.ifp
         self.txq.index = index
         self.txq.ring = self.ring.ring

@@ -62,7 +62,6 @@ cdef struct txport_t:            # what the transmit queues of one NIC share: th
     double ns_per_byte           # 0: the wire takes no time
     double busy_until_ns
     uint64_t lost                # frames the far end had no room for
-    uint64_t counted             # frames counted and forgotten
 
 cdef struct hwtx_t:              # transmit engine of one queue
     spin_t lock
@@ -74,6 +73,7 @@ cdef struct hwtx_t:              # transmit engine of one queue
     uint32_t enabled
     uint64_t frames
     uint64_t nbytes
+    uint64_t counted             # frames that a counting far end took
     double *finish_ns            # per slot; used when the wire has a rate
     txport_t *port
     intrsrc_t *intr

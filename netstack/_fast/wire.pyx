@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, calloc
 from libc.string cimport memcpy, memset
 
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ns_add_u64, ACQREL
+from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ACQREL
 from netstack._fast.cable cimport (HEADER_BYTES, fifo_take, fifo_put, cframe_new, gen_run, cable_run,
                                    tx_to_cable)
 from netstack._fast.dring cimport DESC_DD
@@ -81,8 +81,7 @@ cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
     hw.head += n
     hw.frames += n
     hw.nbytes += nbytes
-    if counted:
-        ns_add_u64(&port.counted, counted)
+    hw.counted += counted
     spin_exit(&hw.lock)
     if n and hw.intr != NULL and port.ns_per_byte > 0:
         intr_raise(hw.intr)
@@ -316,11 +315,6 @@ cdef class TxPort:
         return self.port.lost
 
     @property
-    def counted(self) -> int:
-        """Frames counted and forgotten."""
-        return self.port.counted
-
-    @property
     def busy_until_ns(self) -> float:
         return self.port.busy_until_ns
 
@@ -369,6 +363,11 @@ cdef class HwTxQueue:
     @property
     def nbytes(self) -> int:
         return self.hw.nbytes
+
+    @property
+    def counted(self) -> int:
+        """Frames that a counting far end took and forgot."""
+        return self.hw.counted
 
     @property
     def pending(self) -> int:

@@ -164,7 +164,12 @@ class Run:
                 self.report("no interface is left", is_failure=True)
                 break
             passed_s = (self.machine.engine.now_ns() - start_ns) / 1e9
-        return (self.machine.engine.now_ns() - start_ns) / 1e9
+        for host in self.hosts:
+            host.ifp.driver.stop_receiving()
+        self.machine.run()  # what is under way goes out
+        for member in self.files:
+            member.drain()
+        return passed_s
 
     def replay(self, seconds: float | None) -> float:
         """Run files through in virtual time; return the seconds of the capture."""

@@ -36,6 +36,7 @@ QUICK_TRIAL_S = {"wall": 0.1, "virtual": 0.005}
 # must hold again.  In virtual time a repetition would repeat exactly.
 TRIES = {"wall": 3, "virtual": 1}
 CONFIRMATIONS = {"wall": 2, "virtual": 0}
+TRIALS_MAX, QUICK_TRIALS_MAX = 60, 32
 
 
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
@@ -193,6 +194,7 @@ def make_plan(quick: bool, options: dict[str, Any]) -> Plan:
         growth=options["resolution"] / 2,
         tries=TRIES[clock],
         confirmations=CONFIRMATIONS[clock],
+        trials_max=QUICK_TRIALS_MAX if quick else TRIALS_MAX,
     )
     plan = Plan(
         clock=clock,

@@ -56,7 +56,7 @@ def classic_hardintr(ring: RxRing) -> None:
             left -= count
         if count < want:
             break
-    if count == want:
+    if count == want and ring.queue.is_ready:
         _again(ring)
     elif not ring.queue.stopping:
         ring.source.enable()

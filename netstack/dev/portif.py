@@ -141,27 +141,39 @@ class PortDriver:
             self._watch()
         return now
 
+    def stop_receiving(self) -> None:
+        """Take no more frames from the host, look at it no more; what is under way still goes out.
+
+        Context: control plane; waits for handlers.
+        """
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._watchdog.stop()
+        for ring in self.rx:
+            ring.source.disable()
+            ring.queue.stopping = True
+        self._unwatch()
+        self._pass_all()
+
     def stop(self) -> None:
         """Stop: on return no frame of the port is delivered or sent.
 
         Context: control plane; waits for handlers.
         Source:  paper §3.2.1: the flags first.
         """
-        if self._is_stopped:
-            return
-        self._is_stopped = True
-        self._watchdog.stop()
+        self.stop_receiving()
         self.ifp.flags &= ~IFF.RUNNING
-        for ring in self.rx:
-            ring.source.disable()
-            ring.queue.stopping = True
         for out in self.tx:
             out.stopping = True
-        self._unwatch()
-        for cpu in self.host.engine.cpus:
-            self.host.engine.cross_call(cpu.index, _nothing)
+        self._pass_all()
         for out in self.tx:
             self.ifp.block.count_drop(self.host.ncpu, Drop.STOPPED, out.purge())
+
+    def _pass_all(self) -> None:
+        """Return when every CPU has been between two handlers."""
+        for cpu in self.host.engine.cpus:
+            self.host.engine.cross_call(cpu.index, _nothing)
 
     def detach(self) -> None:
         """Stop and take everything back: handlers, vectors, the port."""

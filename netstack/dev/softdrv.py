@@ -113,7 +113,10 @@ def softdrv_rx(ring: RxRing) -> None:
             if not ring.queue.stopping:
                 ring.source.enable()
             return
-    engine.softints.schedule(ring.softint)
+    if ring.queue.is_ready:
+        engine.softints.schedule(ring.softint)
+    elif not ring.queue.stopping:
+        ring.source.enable()
 
 
 def softdrv_tx(ring: TxRing) -> None:

@@ -7,6 +7,7 @@ much.
 
 import socket
 import struct
+import threading
 from typing import NamedTuple
 
 __all__ = ["Dropped", "LinkCounters"]
@@ -40,23 +41,25 @@ class LinkCounters:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
         self._socket.settimeout(WAIT_S)
         self._sequence = 0
+        self._lock = threading.Lock()  # one question at a time: a live view asks from its own thread
         self._start = self.total()
         self._last = Dropped(0, 0)
 
     def total(self) -> Dropped | None:
         """Return what it dropped since it exists; None when it is not there (any more)."""
-        self._sequence += 1
-        length = NLMSGHDR.size + IFINFOMSG.size
-        header = NLMSGHDR.pack(length, RTM_GETLINK, NLM_F_REQUEST, self._sequence, 0)
-        try:
-            self._socket.send(header + IFINFOMSG.pack(socket.AF_UNSPEC, 0, self.index, 0, 0))
-            while True:
-                answer = self._socket.recv(ANSWER_BYTES_MAX)
-                _, kind, _, sequence, _ = NLMSGHDR.unpack_from(answer)
-                if sequence == self._sequence:
-                    return parsed(answer) if kind == RTM_NEWLINK else None
-        except OSError:
-            return None
+        with self._lock:
+            self._sequence += 1
+            length = NLMSGHDR.size + IFINFOMSG.size
+            header = NLMSGHDR.pack(length, RTM_GETLINK, NLM_F_REQUEST, self._sequence, 0)
+            try:
+                self._socket.send(header + IFINFOMSG.pack(socket.AF_UNSPEC, 0, self.index, 0, 0))
+                while True:
+                    answer = self._socket.recv(ANSWER_BYTES_MAX)
+                    _, kind, _, sequence, _ = NLMSGHDR.unpack_from(answer)
+                    if sequence == self._sequence:
+                        return parsed(answer) if kind == RTM_NEWLINK else None
+            except OSError:
+                return None
 
     def since_start(self) -> Dropped:
         """Return what it dropped since this object was made, or up to when it was seen last."""

@@ -17,8 +17,9 @@ from enum import Enum
 
 __all__ = ["STRICT", "Found", "Limits", "Trial", "Verdict", "judge", "search"]
 
-# A trial with more frames late than this share did not offer its rate.
-LATE_SHARE_MAX = 0.005
+# A trial with more frames late than this share did not offer its rate.  What is reported of one with
+# fewer is what was offered and came out, so late frames never make a result look better.
+LATE_SHARE_MAX = 0.02
 
 # More than this share lost or late is beyond doubt: such a rate gets no second try.
 DOUBTFUL_SHARE_MAX = 0.05
@@ -39,7 +40,7 @@ DISAGREEMENT_MAX = 0.25
 PAUSED_SHARE_MAX = 0.2
 
 # How often a rate found may fail its confirmation before the point counts as too noisy.
-CONFIRM_FAILURES_MAX = 4
+CONFIRM_FAILURES_MAX = 6
 
 
 class Verdict(Enum):
@@ -112,6 +113,7 @@ class Limits:
           longer trial would lose frames, though a short one does not.
           tries -- trials a rate gets before it counts as failed, unless the first leaves no doubt.
           confirmations -- further trials of the rate found, each with ``tries`` tries.
+          trials_max -- trials after which a search that has not come to an end counts as too noisy.
     """
 
     resolution: float = 0.01
@@ -119,6 +121,7 @@ class Limits:
     growth: float = 0.005
     tries: int = 1
     confirmations: int = 0
+    trials_max: int = 100
 
 
 # RFC 2544 as it is written: no loss, one trial a rate.
@@ -187,22 +190,28 @@ class _Search:
         self.lowest_fail = min(self.lowest_fail, rate)
         return False
 
-    def narrow(self, guess: float) -> None:
+    def narrow(self, guess: float) -> bool:
         """Close in on the limit until [best, failed] is as narrow as the resolution.
 
-        Ends early when the ceiling passes, or when nothing does down to near zero.
+        Ends early when the ceiling passes, or when nothing does down to near zero; false when the
+        trials were used up before.
         """
         rate = min(guess, self.ceiling)
         give_up = rate * GIVE_UP_SHARE
-        while True:
+        while not self.is_spent:
             passed = self.try_rate(rate)
             if rate >= self.ceiling if passed else rate <= give_up:
-                return
+                return True
             if self.best and self.failed:
                 low, high = self.best.rate_fps, self.failed.rate_fps
                 if high - low <= self.limits.resolution * high:
-                    return
+                    return True
             rate = self.above() if passed else max(self.below(), give_up)
+        return False
+
+    @property
+    def is_spent(self) -> bool:
+        return self.trials >= self.limits.trials_max
 
     def above(self) -> float:
         """Return the next rate after a pass: a step up that doubles, not past the middle."""
@@ -234,7 +243,7 @@ class _Search:
         assert self.best is not None
         found = self.best
         for done in range(self.limits.confirmations):
-            if not self.try_rate(found.rate_fps):
+            if self.is_spent or not self.try_rate(found.rate_fps):
                 return done
         return self.limits.confirmations
 
@@ -278,12 +287,15 @@ def search(
     state = _Search(measure, ceiling_fps, limits)
     guess = guess_fps or ceiling_fps
     for _ in range(CONFIRM_FAILURES_MAX):
-        state.narrow(guess)
-        if state.best is None:
+        is_narrow = state.narrow(guess)
+        if is_narrow and state.best is None:
             break
-        confirmed = state.confirm()
-        if confirmed == limits.confirmations:
+        confirmed = state.confirm() if is_narrow else 0
+        if is_narrow and confirmed == limits.confirmations:
             return state.found(confirmed, "")
+        if state.is_spent:
+            return state.found(confirmed, f"no agreement after {state.trials} trials")
+        assert state.best is not None
         # The rate did not hold: it is the upper end now, and what is below must be found again.
         guess = state.best.rate_fps * (1 - limits.resolution)
         state.best = None

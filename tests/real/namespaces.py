@@ -80,7 +80,7 @@ class Namespace:
 
     def python(self, code: str, *arguments: str) -> "subprocess.Popen[str]":
         """Start a Python program inside."""
-        return self.start(sys.executable, "-c", code, *arguments)
+        return self.start(sys.executable, "-P", "-c", code, *arguments)
 
 
 class World:

@@ -20,7 +20,7 @@ class Bridge:
     """``netstack bridge --json`` as a process in a namespace."""
 
     def __init__(self, world, namespace, *arguments):
-        command = [sys.executable, "-m", "netstack", "bridge", "--json", *arguments]
+        command = [sys.executable, "-P", "-m", "netstack", "bridge", "--json", *arguments]
         self.process = namespace.start(*command)
         world.processes.append(self.process)
 
@@ -232,7 +232,7 @@ def test_for_ends_it(world):
 def test_live_table_is_shown_on_a_terminal(world):
     middle, (a, _) = hosts_on_cables(world, 2)
     main, terminal = pty.openpty()
-    command = [sys.executable, "-m", "netstack", "bridge", "--for", "4", "b0", "b1"]
+    command = [sys.executable, "-P", "-m", "netstack", "bridge", "--for", "4", "b0", "b1"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     process = middle.start(*command, stderr=terminal, env=environment)
     world.processes.append(process)
@@ -275,6 +275,6 @@ def test_missing_privilege_ends_with_3(world, ports, names):
 
 def test_missing_interface_ends_with_3(world):
     middle, _ = hosts_on_cables(world, 1)
-    process = middle.start(sys.executable, "-m", "netstack", "bridge", "b0", "nosuch0")
+    process = middle.start(sys.executable, "-P", "-m", "netstack", "bridge", "b0", "nosuch0")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (3, "") and "nosuch0" in err

@@ -350,7 +350,7 @@ def test_descriptors_do_not_reach_a_child(world):
     with world.namespace("in").entered(), TapPort("tap0") as port:
         listing = "import os; print(sorted(os.listdir('/proc/self/fd')))"
         options = {"capture_output": True, "text": True, "close_fds": False, "check": True}
-        child = subprocess.run([sys.executable, "-c", listing], **options)
+        child = subprocess.run([sys.executable, "-P", "-c", listing], **options)
         assert f"'{port.receivers[0].fd}'" not in child.stdout
 
 

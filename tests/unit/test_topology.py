@@ -349,25 +349,6 @@ def test_a_machine_can_be_closed_with_frames_in_it(clock: str) -> None:
     assert wm0.wire.recv() == []
 
 
-def test_a_handlers_error_comes_out_of_run_and_the_machine_goes_on(machine: Any, clock: str) -> None:
-    m = machine(ncpu=2, clock=clock)
-    wm0, wm1 = bridged(m)
-
-    def broken(ifp: Any, mv: Any, cpu: Any) -> None:
-        mv.clear()
-        ifp.block.count_drop(cpu.index, 20)
-        raise RuntimeError("a hook of the test")
-
-    slot, wm0.if_input = wm0.if_input, broken
-    wm0.wire.send(frame(B, A))
-    with pytest.raises(RuntimeError, match="a hook of the test"):
-        m.run()
-    wm0.if_input = slot
-    m.run()
-    assert exchange(m, wm0, wm1, frame(B, A)) == [frame(B, A)]
-    assert wm0.block.drops() == {"hook": 1}
-
-
 # Machines beside each other, and the same again.
 
 

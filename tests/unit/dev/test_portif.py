@@ -183,6 +183,21 @@ def test_destroy_stops_drops_and_closes(machine):
     machine.bridge("bridge1", [machine.port(again)])
 
 
+def test_what_is_under_way_goes_out_when_receiving_stops(machine):
+    (left, right), (ifp, _), _ = bridged(machine)
+    right.send(frame(ALL, B, 1))
+    machine.run()
+    ifp.driver.stop_receiving()
+    left.send(frame(ALL, A, 2))
+    right.send(frame(ALL, B, 3))
+    machine.run()
+    assert left.recv() == [frame(ALL, B, 1), frame(ALL, B, 3)] and right.recv() == []
+    assert ifp.is_live and ifp.driver.state == "up"
+    machine.audit()
+    machine.destroy(ifp)
+    machine.audit()
+
+
 def test_failed_attach_closes_the_port(machine, monkeypatch):
     monkeypatch.setattr(machine.engine.intrs, "establish", lambda *_, **__: 1 / 0)
     port = FakePort("p0")

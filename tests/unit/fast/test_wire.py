@@ -264,7 +264,7 @@ def test_a_counting_sink_keeps_nothing() -> None:
     rig, nic = one()
     nic.tx_port.counting = True
     send(rig, nic, burst(5))
-    assert (nic.tx_port.counted, nic.hwtx.frames, len(nic.cable_out)) == (5, 5, 0)
+    assert (nic.hwtx.counted, nic.hwtx.frames, len(nic.cable_out)) == (5, 5, 0)
 
 
 def test_engines_belong_to_their_queues() -> None:

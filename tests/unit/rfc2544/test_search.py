@@ -143,6 +143,16 @@ def test_reports_the_middle_one_of_the_trials_that_held():
     assert (found.best.forwarded, found.confirmed) == (999, 2)
 
 
+def test_a_search_that_does_not_end_is_noise():
+    outcomes = iter([True, False] * 100)
+
+    def device(rate):
+        return trial(rate, rate if next(outcomes) else rate - 1)
+
+    found = search(device, 1e6, limits=Limits(0.001, confirmations=50, trials_max=20))
+    assert found.trials <= 21 and found.noisy
+
+
 def test_a_generator_that_never_keeps_pace_is_noise_not_loss():
     found = search(lambda rate: trial(rate, rate, late=round(rate)), 1e6)
     assert found.best is None and "generator" in found.noisy
@@ -152,8 +162,8 @@ def test_a_generator_that_never_keeps_pace_is_noise_not_loss():
     ("sent", "forwarded", "late", "verdict"),
     [
         (1000, 1000, 0, Verdict.PASSED),
-        (1000, 1000, 5, Verdict.PASSED),
-        (1000, 1000, 6, Verdict.GENERATOR),
+        (1000, 1000, 20, Verdict.PASSED),
+        (1000, 1000, 21, Verdict.GENERATOR),
         (1000, 999, 0, Verdict.LOSS),
         (0, 0, 0, Verdict.GENERATOR),
     ],
