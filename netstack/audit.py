@@ -127,6 +127,9 @@ def _interface(ifp: "Ifnet") -> dict[str, Any]:
         ):
             if n:
                 drops[name] = drops.get(name, 0) + n
+    missed = getattr(ifp.driver, "missed", 0)  # of a real port: the kernel had no room for it
+    if missed:
+        drops["rx_missed"] = drops.get("rx_missed", 0) + missed
     counted["drops"] = drops
     counted["rx_queues"] = [{"frames": q.frames, "activations": q.activations} for q in ifp.rx_queues]
     counted["tx_queues"] = [
