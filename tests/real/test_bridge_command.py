@@ -252,10 +252,16 @@ def test_live_table_is_shown_on_a_terminal(world):
     assert "bytes out" in out
 
 
+# Everything is imported, and used once, before the process gives up its rights: the interpreter may live where nobody
+# else can read.
 UNPRIVILEGED = """
 import os, sys
-from netstack.cmd import bridge
+import netstack.dev.portif, netstack.ports.af_packet, netstack.ports.tap
+from netstack import Machine
+from netstack.cmd import bridge, bridge_view
 from netstack.cmd.main import main
+with Machine(clock="wall") as m:
+    m.bridge("bridge0", [m.nic("wm0")])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(main(["bridge", *sys.argv[1:]]))
 """
