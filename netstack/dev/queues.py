@@ -1,5 +1,7 @@
 """A driver's queues with their vectors and softints; shared by both frames (paper §3.2.1, §5.2)."""
 
+from typing import Generic, TypeVar
+
 from netstack._fast import kernels
 from netstack._fast.dispositions import Drop
 from netstack._fast.intr import IntrSource
@@ -12,18 +14,28 @@ from netstack.net.ifnet import Ifnet
 __all__ = ["RxRing", "TxRing"]
 
 
-class RxRing:
-    """One receive queue of one interface."""
+Queue = TypeVar("Queue", RxQueue, TxQueue)
 
-    def __init__(self, host: DriverHost, ifp: Ifnet, queue: RxQueue, source: IntrSource) -> None:
+
+class Ring(Generic[Queue]):
+    """One queue of one interface with its interrupt source; the driver frame fills in softint and handle."""
+
+    def __init__(self, host: DriverHost, ifp: Ifnet, queue: Queue, source: IntrSource) -> None:
         self.host = host
         self.ifp = ifp
-        self.queue = queue
+        self.queue: Queue = queue
         self.source = source
         self.softint: Softint | None = None
         self.handle: IntrHandle | None = None
-        self._vectors: dict[int, MbufVec] = {}
         queue.set_intr(source)
+
+
+class RxRing(Ring[RxQueue]):
+    """One receive queue."""
+
+    def __init__(self, host: DriverHost, ifp: Ifnet, queue: RxQueue, source: IntrSource) -> None:
+        super().__init__(host, ifp, queue, source)
+        self._vectors: dict[int, MbufVec] = {}
 
     def vector(self, cpu: Cpu) -> MbufVec:
         """Return the empty vector this queue works with on a CPU; one handler of a queue runs at a time."""
@@ -43,14 +55,5 @@ class RxRing:
                 kernels.drop(cpu.block, self.ifp.block, mv, Drop.HOOK)
 
 
-class TxRing:
-    """One transmit queue of one interface."""
-
-    def __init__(self, host: DriverHost, ifp: Ifnet, queue: TxQueue, source: IntrSource) -> None:
-        self.host = host
-        self.ifp = ifp
-        self.queue = queue
-        self.source = source
-        self.softint: Softint | None = None
-        self.handle: IntrHandle | None = None
-        queue.set_intr(source)
+class TxRing(Ring[TxQueue]):
+    """One transmit queue."""

@@ -10,6 +10,7 @@ A host port is an object with ``name``, ``mac``, ``mtu``, ``receivers`` and ``tr
     pcap        capture files, in and out (no host port: plain readers and writers)
     spec        ``veth0``, ``tap:tap0``, ``pcap:in.pcap``: how a command line names them
     hostif      what the kernel says of an interface; names and errors
+    hostport    what both kinds of host port have in common
     rtnl        what an interface dropped, by the host's count
 
 Nothing here knows of bridges, machines or drivers.

@@ -19,7 +19,8 @@ import struct
 from netstack._fast.hostport import PacketRx, PacketTx
 from netstack.errors import NetstackError
 from netstack.ports.hostif import GONE, Link, check_name, explain
-from netstack.ports.rtnl import Dropped, LinkCounters
+from netstack.ports.hostport import HostPort
+from netstack.ports.rtnl import LinkCounters
 
 __all__ = ["PacketPort"]
 
@@ -46,7 +47,7 @@ REQUEST = struct.Struct("7I")  # struct tpacket_req3
 MEMBERSHIP = struct.Struct("iHH8s")  # struct packet_mreq
 
 
-class PacketPort:
+class PacketPort(HostPort[PacketRx, PacketTx]):
     """The interface ``name`` of the host.
 
     Args:   name -- of an Ethernet interface in this process's network namespace.
@@ -65,8 +66,8 @@ class PacketPort:
         if not 1 <= tx_queues <= TX_QUEUES_MAX:
             raise NetstackError(errno.EINVAL, f"{name}: 1 to {TX_QUEUES_MAX} TX queues")
         self.offload = offload
-        self.receivers: list[PacketRx] = []
-        self.transmitters: list[PacketTx] = []
+        self.receivers = []
+        self.transmitters = []
         with contextlib.ExitStack() as undo:
             try:
                 receiving = undo.enter_context(self._socket())
@@ -136,38 +137,10 @@ class PacketPort:
         """Say whether the interface still exists here."""
         return self.link.state() != GONE
 
-    def clear_errors(self) -> None:
-        """Let the engines try again: the interface is back."""
-        for engine in self._engines():
-            engine.clear_error()
-
     @property
     def missed(self) -> int:
         """Frames the kernel dropped because the ring was full."""
         return sum(engine.missed for engine in self.receivers)
-
-    @property
-    def host_dropped(self) -> Dropped:
-        """Frames the interface itself dropped since this port was opened, by the host's count."""
-        return self._counters.since_start()
-
-    def _engines(self) -> list[PacketRx | PacketTx]:
-        return [*self.receivers, *self.transmitters]
-
-    def _close_engines(self) -> None:
-        for engine in self._engines():
-            engine.close()
-
-    def close(self) -> None:
-        """Give everything back; harmless when repeated.  The queues must have stopped."""
-        self._close_engines()
-        self._undo.close()
-
-    def __enter__(self) -> "PacketPort":
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<PacketPort {self.name} index {self.index}>"

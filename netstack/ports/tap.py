@@ -20,7 +20,8 @@ import struct
 from netstack._fast.hostport import TapRx, TapTx
 from netstack.errors import EnvironmentLacksError, NetstackError, PrivilegeError
 from netstack.ports.hostif import DOWN, GONE, UP, Link, check_name, explain
-from netstack.ports.rtnl import Dropped, LinkCounters
+from netstack.ports.hostport import HostPort
+from netstack.ports.rtnl import LinkCounters
 
 __all__ = ["TapPort"]
 
@@ -42,7 +43,7 @@ VNET_HEADER_BYTES = 10
 IFREQ = struct.Struct("16sH22x")
 
 
-class TapPort:
+class TapPort(HostPort[TapRx, TapTx]):
     """The process's end of the TAP interface ``name``.
 
     Args:   name -- made if the host has none of this name.
@@ -62,8 +63,8 @@ class TapPort:
         if not 1 <= queues <= QUEUES_MAX:
             raise NetstackError(errno.EINVAL, f"{name}: 1 to {QUEUES_MAX} queues")
         self.mac = address_of(name)
-        self.receivers: list[TapRx] = []
-        self.transmitters: list[TapTx] = []
+        self.receivers = []
+        self.transmitters = []
         flags = IFF_TAP | IFF_NO_PI
         flags |= (IFF_VNET_HDR if vnet else 0) | (IFF_MULTI_QUEUE if queues > 1 else 0)
         with contextlib.ExitStack() as undo:
@@ -130,11 +131,6 @@ class TapPort:
         """Say whether the interface still exists, here or in another namespace."""
         return self.state() != GONE
 
-    def clear_errors(self) -> None:
-        """Let the engines try again: the interface is back."""
-        for engine in self._engines():
-            engine.clear_error()
-
     @property
     def missed(self) -> int:
         """Frames the host sent here and dropped, because this process did not read fast enough.
@@ -142,29 +138,6 @@ class TapPort:
         Not known of a TAP that is in another namespace: then what was known before.
         """
         return self.host_dropped.tx
-
-    @property
-    def host_dropped(self) -> Dropped:
-        """Frames the interface itself dropped since this port was opened, by the host's count."""
-        return self._counters.since_start()
-
-    def _engines(self) -> list[TapRx | TapTx]:
-        return [*self.receivers, *self.transmitters]
-
-    def _close_engines(self) -> None:
-        for engine in self._engines():
-            engine.close()
-
-    def close(self) -> None:
-        """Give everything back; harmless when repeated.  The queues must have stopped."""
-        self._close_engines()
-        self._undo.close()
-
-    def __enter__(self) -> "TapPort":
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<TapPort {self.name}>"
