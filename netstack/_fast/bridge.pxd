@@ -49,7 +49,7 @@ cdef struct brstat_t:            # one per CPU
     uint64_t moved
     uint64_t table_full
     uint64_t flooded
-    uint64_t spare
+    uint64_t spare[9]            # up to 128 bytes: no two CPUs on one pair of lines
 
 cdef struct bridge_t:
     brmap_t *map                 # published; read inside a read section

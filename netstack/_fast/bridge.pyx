@@ -11,6 +11,7 @@ from libc.stdlib cimport calloc, free
 
 from netstack._fast.atomics cimport ns_store_ptr, ACQREL
 from netstack._fast.ifnet cimport IfnetBlock, NO_PORT
+from netstack._fast.lines cimport own_lines
 
 PortSpec = _namedtuple("PortSpec", "ifnet ingress learn is_protected stp egress_drop unknown group")
 PortSpec.__doc__ = """One member of a port map.
@@ -39,9 +40,7 @@ cdef class BridgeBlock:
         self.br = <bridge_t *> calloc(1, sizeof(bridge_t))
         if self.br == NULL:
             raise MemoryError()
-        self.br.stat = <brstat_t *> calloc(STAT_SLOTS, sizeof(brstat_t))
-        if self.br.stat == NULL:
-            raise MemoryError()
+        self.br.stat = <brstat_t *> own_lines(STAT_SLOTS * sizeof(brstat_t))
         self.table = table
         self.psz = psz
         self.br.table = table.table

@@ -419,7 +419,7 @@ def watch(CpuBlock cpu not None, fd: int, IntrSource source not None, events: in
     i = cpu.cpu.nfds
     cpu.cpu.fds[i].fd = fd
     cpu.cpu.fds[i].events = events
-    cpu.cpu.fds[i].intr = &source.src
+    cpu.cpu.fds[i].intr = source.src
     cpu.keep(source)
     ns_store_u32(&cpu.cpu.nfds, i + 1, ACQREL)
 
@@ -442,7 +442,7 @@ def drive(CpuBlock cpu not None, engines) -> None:
         raise OverflowError("a CPU drives at most 64 receive engines")
     ns_store_u32(&cpu.cpu.ngens, 0, ACQREL)
     for hw in engines:
-        cpu.cpu.gens[n] = &hw.hw
+        cpu.cpu.gens[n] = hw.hw
         cpu.keep(hw)
         n += 1
     ns_store_u32(&cpu.cpu.ngens, n, ACQREL)

@@ -27,7 +27,7 @@ cdef struct ifstat_t:            # one per CPU: written by that CPU only, added 
     uint64_t originated          # frames the local stack sent out
     uint64_t rx_vectors
     uint64_t tx_bursts
-    uint64_t spare[5]
+    uint64_t spare[13]           # up to 384 bytes: no two CPUs on one pair of lines
     uint64_t drops[24]
 
 

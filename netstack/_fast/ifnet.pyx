@@ -6,6 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from netstack._fast.dispositions import NAMES as _NAMES
+from netstack._fast.lines cimport own_lines
 from netstack._fast.mactable cimport key_of, mac_of
 from netstack._fast.queue cimport TxQueue
 
@@ -28,9 +29,7 @@ cdef class IfnetBlock:
         self.ifp = <ifnet_t *> calloc(1, sizeof(ifnet_t))
         if self.ifp == NULL:
             raise MemoryError()
-        self.ifp.stat = <ifstat_t *> calloc(STAT_SLOTS, sizeof(ifstat_t))
-        if self.ifp.stat == NULL:
-            raise MemoryError()
+        self.ifp.stat = <ifstat_t *> own_lines(STAT_SLOTS * sizeof(ifstat_t))
         self.ifp.index = index
         self.ifp.mac = key_of(mac)
         self.ifp.maxlen = maxlen

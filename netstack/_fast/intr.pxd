@@ -91,5 +91,5 @@ cdef class IntrController:
     cdef void *_memory
 
 cdef class IntrSource:
-    cdef intrsrc_t src
+    cdef intrsrc_t *src
     cdef readonly IntrController controller

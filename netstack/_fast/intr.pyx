@@ -6,6 +6,8 @@ code's (``kern/intr``).  All may be called from any thread; no interrupt is lost
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
+from netstack._fast.lines cimport own_lines
+
 
 cdef class IntrController:
     """Where messages arrive: pending words of ``ncpu`` CPUs."""
@@ -65,8 +67,12 @@ cdef class IntrSource:
 
     def __cinit__(self, IntrController controller not None):
         self.controller = controller
+        self.src = <intrsrc_t *> own_lines(sizeof(intrsrc_t))
         self.src.intc = &controller.intc
         self.src.masked = 1              # reset value of the vector control mask bit
+
+    def __dealloc__(self):
+        free(self.src)
 
     @property
     def cpu(self) -> int:
@@ -111,19 +117,19 @@ cdef class IntrSource:
         """Clear it; a pending message is sent now."""
         ns_xchg_u32(&self.src.masked, 0)
         if ns_xchg_u32(&self.src.pending, 0):
-            msix_send(&self.src)
+            msix_send(self.src)
 
     def enable(self) -> None:
         """Device mask off (EIMS); a cause that came meanwhile is sent now."""
-        intr_enable(&self.src)
+        intr_enable(self.src)
 
     def disable(self) -> None:
         """Device mask on (EIMC)."""
-        intr_disable(&self.src)
+        intr_disable(self.src)
 
     def raise_(self) -> None:
         """Device: set the cause bit."""
-        intr_raise(&self.src)
+        intr_raise(self.src)
 
     def __repr__(self):
         state = "masked" if self.src.masked else "open"

@@ -7,10 +7,12 @@ Context: ``MbufPool`` any.  An ``MbufVec`` belongs to one CPU (or to no CPU: ind
 Limits: ``VEC_MAX`` frames in a vector; a frame longer than 2062 bytes is a chain.
 """
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 import errno as _errno
+
+from netstack._fast.lines cimport own_lines
 
 cdef extern from "sys/mman.h" nogil:
     void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset) noexcept
@@ -60,10 +62,7 @@ cdef class MbufPool:
         cap = nmbufs // (4 * (ncpu + 1))
         cap = MAG_MAX if cap > MAG_MAX else (8 if cap < 8 else cap & ~1)
         for i in range(ncpu + 1):
-            # aligned by hand: calloc gives 16 bytes, a magazine wants lines of its own
-            self.pool.mag[i] = <magazine_t *> calloc(1, sizeof(magazine_t) + 128)
-            if self.pool.mag[i] == NULL:
-                raise MemoryError()
+            self.pool.mag[i] = <magazine_t *> own_lines(sizeof(magazine_t))
             self.pool.mag[i].cap = cap
             self.pool.mag[i].id = i
         for i in range(nmbufs):

@@ -5,8 +5,6 @@ from netstack._fast.dring cimport DescRing
 from netstack._fast.mbuf cimport MbufPool
 from netstack._fast.ifnet cimport IfnetBlock
 
-cdef void *own_lines(size_t nbytes) except NULL
-
 cdef class RxQueue:
     cdef rxq_t *rxq
     cdef readonly IfnetBlock ifnet

@@ -4,7 +4,6 @@ Context: control plane (attach, stop, detach).  The data path uses ``rxq_t`` and
 """
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
-from libc.string cimport memset
 
 from netstack._fast.atomics cimport ns_store_u32, ACQREL
 from netstack._fast.cpu cimport rx_is_ready
@@ -12,22 +11,9 @@ from netstack._fast.dring cimport desc_t, DESC_DD
 from netstack._fast.ifqueue cimport ifq_init, ifq_destroy, ifq_len, ifq_get
 from netstack._fast.ifnet cimport ifstat_t
 from netstack._fast.intr cimport IntrSource
+from netstack._fast.lines cimport own_lines
 from netstack._fast.lock cimport spin_enter, spin_exit
 from netstack._fast.mbuf cimport mbuf_t, m_get, m_of_data, m_freem, m_put, magazine_t, M_BCAST, M_MCAST
-
-cdef extern from "stdlib.h" nogil:
-    int posix_memalign(void **out, size_t alignment, size_t n) noexcept
-
-
-cdef void *own_lines(size_t nbytes) except NULL:
-    """Zeroed memory that shares no cache line (nor its neighbour) with anybody: each queue belongs to one CPU."""
-    cdef void *memory = NULL
-    nbytes = (nbytes + 127) & ~(<size_t> 127)
-    if posix_memalign(&memory, 128, nbytes) != 0:
-        raise MemoryError()
-    memset(memory, 0, nbytes)
-    return memory
-
 
 cdef class RxQueue:
     """Receive queue ``index`` of an interface with a ring of ``slots`` descriptors."""
@@ -152,7 +138,7 @@ cdef class RxQueue:
     def set_intr(self, IntrSource source not None) -> None:
         """Interrupt source of this queue; its softint enables it again when the queue is empty."""
         self.intr = source
-        self.rxq.intr = &source.src
+        self.rxq.intr = source.src
 
 
 cdef class TxQueue:
@@ -268,4 +254,4 @@ cdef class TxQueue:
     def set_intr(self, IntrSource source not None) -> None:
         """Interrupt source that reports sent frames."""
         self.intr = source
-        self.txq.intr = &source.src
+        self.txq.intr = source.src

@@ -85,21 +85,21 @@ cdef class Cable:
     cdef fifo_t fifo
 
 cdef class Generator:
-    cdef gen_t gen
+    cdef gen_t *gen
 
 cdef class HwRxQueue:
-    cdef hwrx_t hw
+    cdef hwrx_t *hw
     cdef readonly object queue
     cdef Cable _cable
     cdef Generator _gen
     cdef IntrSource _intr
 
 cdef class TxPort:
-    cdef txport_t port
+    cdef txport_t *port
     cdef readonly Cable cable
 
 cdef class HwTxQueue:
-    cdef hwtx_t hw
+    cdef hwtx_t *hw
     cdef readonly object queue
     cdef readonly TxPort port
     cdef IntrSource _intr

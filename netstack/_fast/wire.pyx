@@ -17,6 +17,7 @@ from netstack._fast.cable cimport (HEADER_BYTES, fifo_take, fifo_put, cframe_new
                                    tx_to_cable)
 from netstack._fast.dring cimport DESC_DD
 from netstack._fast.intr cimport intr_raise
+from netstack._fast.lines cimport own_lines
 from netstack._fast.lock cimport spin_enter, spin_exit
 from netstack._fast.queue cimport RxQueue, TxQueue
 
@@ -165,6 +166,7 @@ cdef class Generator:
             raise ValueError("headers are blocks of 16 bytes, at least one")
         if not HEADER_BYTES <= nbytes <= 2048:
             raise ValueError(f"frames are 16..2048 bytes, not {nbytes}")
+        self.gen = <gen_t *> own_lines(sizeof(gen_t))
         self.gen.header = <uint8_t *> malloc(len(headers))
         if self.gen.header == NULL:
             raise MemoryError()
@@ -174,7 +176,9 @@ cdef class Generator:
         self.gen.stop_ns = 0
 
     def __dealloc__(self):
-        free(self.gen.header)
+        if self.gen != NULL:
+            free(self.gen.header)
+        free(self.gen)
 
     def start(self, now_ns: int, stop_ns: int, rate_fps: float, burst_max: int = 512) -> None:
         """Send from ``now_ns`` until before ``stop_ns`` at ``rate_fps`` frames a second (0: whenever there is room).
@@ -228,13 +232,17 @@ cdef class HwRxQueue:
     def __cinit__(self, RxQueue queue not None, Cable cable not None):
         self.queue = queue
         self._cable = cable
+        self.hw = <hwrx_t *> own_lines(sizeof(hwrx_t))
         self.hw.desc = queue.ring.ring.desc
         self.hw.mask = queue.ring.ring.mask
         self.hw.tail = &queue.rxq.ring.tail
         self.hw.buffer_bytes = 2048
         self.hw.cable = &cable.fifo
-        queue.rxq.hw = &self.hw
+        queue.rxq.hw = self.hw
         queue.engine = self
+
+    def __dealloc__(self):
+        free(self.hw)
 
     @property
     def received(self) -> int:
@@ -280,17 +288,17 @@ cdef class HwRxQueue:
     def generator(self, Generator value):
         spin_enter(&self.hw.lock)
         self._gen = value
-        self.hw.gen = &value.gen if value is not None else NULL
+        self.hw.gen = value.gen if value is not None else NULL
         spin_exit(&self.hw.lock)
 
     def set_intr(self, IntrSource source not None) -> None:
         """Vector that reports received frames (IVAR)."""
         self._intr = source
-        self.hw.intr = &source.src
+        self.hw.intr = source.src
 
     def run(self, now_ns: int) -> int:
         """Do now what there is to do; how many frames."""
-        return hwrx_run(&self.hw, now_ns)
+        return hwrx_run(self.hw, now_ns)
 
 
 cdef class TxPort:
@@ -298,7 +306,11 @@ cdef class TxPort:
 
     def __cinit__(self, Cable cable not None):
         self.cable = cable
+        self.port = <txport_t *> own_lines(sizeof(txport_t))
         self.port.fifo = &cable.fifo
+
+    def __dealloc__(self):
+        free(self.port)
 
     @property
     def counting(self) -> bool:
@@ -335,18 +347,21 @@ cdef class HwTxQueue:
     def __cinit__(self, TxQueue queue not None, TxPort port not None):
         self.queue = queue
         self.port = port
+        self.hw = <hwtx_t *> own_lines(sizeof(hwtx_t))
         self.hw.desc = queue.ring.ring.desc
         self.hw.mask = queue.ring.ring.mask
         self.hw.tail = &queue.txq.ring.tail
         self.hw.finish_ns = <double *> calloc(queue.ring.ring.mask + 1, sizeof(double))
         if self.hw.finish_ns == NULL:
             raise MemoryError()
-        self.hw.port = &port.port
-        queue.txq.hw = &self.hw
+        self.hw.port = port.port
+        queue.txq.hw = self.hw
         queue.engine = self
 
     def __dealloc__(self):
-        free(self.hw.finish_ns)
+        if self.hw != NULL:
+            free(self.hw.finish_ns)
+        free(self.hw)
 
     @property
     def enabled(self) -> bool:
@@ -377,11 +392,11 @@ cdef class HwTxQueue:
     def set_intr(self, IntrSource source not None) -> None:
         """Vector that reports sent frames (only on a wire with a rate: otherwise sending takes no time)."""
         self._intr = source
-        self.hw.intr = &source.src
+        self.hw.intr = source.src
 
     def run(self, now_ns: int) -> int:
         """Do now what there is to do; how many frames left."""
-        return hwtx_run(&self.hw, now_ns)
+        return hwtx_run(self.hw, now_ns)
 
     def next_finish_ns(self) -> float:
         """When the oldest frame under way will have left; 0 when none is."""

@@ -257,7 +257,7 @@ def test_who_finds_the_tx_mutex_held_is_served_by_its_holder(frames: int) -> Non
     plain = transmit_duel([], frames, tx_slots=8)
     assert plain > 10
     for first in range(plain):
-        for second in range(first + 1, plain + 10, 2):
+        for second in range(first + 1, plain + 10, 5):
             transmit_duel([first, second], frames, tx_slots=8)
 
 
