@@ -8,7 +8,7 @@ Context: the CPU the ``CpuBlock`` stands for, any handler.  The GIL is kept: a v
 giving the GIL
 away for less than tens of microseconds costs more than it brings.
 """
-from netstack._fast.dispositions import HELP
+from netstack._fast.dispositions import HELP as _HELP
 
 from libc.stdint cimport uint32_t
 
@@ -170,7 +170,7 @@ def drop(CpuBlock cpu not None, IfnetBlock ifp not None, MbufVec mv not None, re
     """Drop a vector for a disposition (``dispositions.Drop``); how many frames."""
     cdef cpu_t *c = here(cpu, mv)
     cdef uint32_t n = mv.vec.n
-    if reason not in HELP:
+    if reason not in _HELP:
         raise ValueError(f"no disposition {reason}")
     vec_drop(c, ifp.ifp, mv.vec, reason)
     return n
