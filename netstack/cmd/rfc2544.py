@@ -2,7 +2,7 @@
 
 Rows on stdout, as tables or as one JSON object a line; progress on stderr when it is a terminal.
 Exit codes: 0 done, 1 the machine refused or a frame was not accounted for, 2 usage, 3 something
-is missing on this host, 4 a point was too noisy to judge.
+is missing on this host, 4 most points were too noisy to judge.
 """
 
 import os
@@ -253,7 +253,7 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def complain_of_noise(rows: Sequence[Row]) -> int:
-    """Name on stderr every point that cannot be judged; the exit code."""
+    """Name on stderr every point that cannot be judged; the exit code: 4 when most of them cannot."""
     noisy = [row for row in rows if row.noisy]
     for row in noisy:
         print(
@@ -261,4 +261,4 @@ def complain_of_noise(rows: Sequence[Row]) -> int:
             f"too noisy to judge: {row.noisy}",
             file=sys.stderr,
         )
-    return EXIT_NOISY if noisy else 0
+    return EXIT_NOISY if 2 * len(noisy) > len(rows) else 0
