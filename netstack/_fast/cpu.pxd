@@ -61,7 +61,6 @@ cdef struct rxq_t:
     uint32_t softint             # handle
     uint64_t activations
     uint64_t frames
-    uint64_t hist[2]
 
 cdef struct txq_t:
     ifnet_t *ifp
@@ -145,7 +144,6 @@ cdef struct cpu_t:
     uint32_t fwdq_softint        # handle of the bridge softint, 0 = none
     uint32_t punt_softint        # handle of the Python softint that drains the punt ring, 0 = none
     uint32_t ngens
-    uint32_t drive_hw            # 1: this CPU also runs the receive engines of its generators (wall machine)
     hwrx_t *gens[64]
     softq_t softq[SOFTINT_LEVELS]
     softq_t pyq[SOFTINT_LEVELS]  # handles whose handler is Python, taken off softq by the loop

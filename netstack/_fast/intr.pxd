@@ -16,8 +16,7 @@ cdef struct lapic_t:             # one CPU's end: written by devices and other C
     uint64_t remote_soft[4]      # softint handles asked for by another CPU
     uint32_t sleeping            # 1: wake me through the eventfd
     int eventfd                  # -1 on the virtual machine
-    uint32_t kicked
-    uint32_t pad[13]
+    uint32_t pad[14]
 
 cdef struct intc_t:
     uint32_t ncpu
