@@ -27,7 +27,7 @@ def rows_of(text):
 def test_quick_gives_a_row_for_each_point(capsys):
     code, out, err = run(capsys, "rfc2544", "--quick", "--json", *SMALL)
     rows = rows_of(out)
-    assert code == (4 if any(row["noisy"] for row in rows) else 0), err
+    assert code == (4 if 2 * sum(bool(row["noisy"]) for row in rows) > len(rows) else 0), err
     cores = range(1, min(2, len(os.sched_getaffinity(0))) + 1)
     assert [(r["kernel"], r["cores"], r["frame_bytes"]) for r in rows] == [
         (kernel, count, size) for kernel in ("GENERIC", "NET_MPSAFE") for count in cores for size in (64, 512, 1518)
