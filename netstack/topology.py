@@ -5,8 +5,8 @@ This is the only file that knows drivers, device models, the network layer and t
 Context: control threads.  Every method may sleep; none may be called from a handler.
 """
 
-from collections.abc import Iterable
-from errno import EEXIST, EINVAL, ENOBUFS, ENXIO
+from collections.abc import Callable, Iterable
+from errno import EEXIST, EINVAL, ENOBUFS, ENOSYS, ENXIO
 from importlib import import_module
 from shlex import split
 from types import TracebackType
@@ -17,13 +17,18 @@ from netstack._fast import kernels
 from netstack._fast.dispositions import Drop
 from netstack._fast.intr import IntrController
 from netstack._fast.mbuf import MbufPool, MbufVec
+from netstack._fast.pserialize import STRATEGIES, membarrier_available
+from netstack.dev.pci import PciAttachArgs
+from netstack.dev.pci_chipset import PciChipset
+from netstack.dev.pci_intr import TYPES, IntrType
 from netstack.dev.wm import WmDriver
-from netstack.errors import NetstackError
+from netstack.errors import EnvironmentLacksError, NetstackError
 from netstack.hw.dma import DmaMap
+from netstack.hw.pci_host import PciHost
 from netstack.hw.wm import WmModel
 from netstack.kern import attach
 from netstack.kern.intrctl import IntrCtl
-from netstack.machine.api import Engine
+from netstack.machine.api import Engine, Lwp
 from netstack.machine.costs import Costs
 from netstack.machine.virtual import VirtualEngine
 from netstack.machine.wall import WallEngine
@@ -63,6 +68,8 @@ class Machine:
       path -- "compiled": the run loop serves frames; "stages": the Python layers do.
       mbufs -- size of the pool.   costs -- virtual clock: the cost model.
       busy_poll_us -- wall clock: an idle CPU keeps looking for work this long before it sleeps.
+      pserialize -- strategy of read sections: "switch" (the paper's), "membarrier" or "seqcst"; None: "switch" on
+      the virtual clock, on the wall clock "membarrier" where the host has it, else "seqcst".
     Raises: NetstackError(EINVAL) that names the argument.
     """
 
@@ -79,6 +86,7 @@ class Machine:
         mbufs: int = MBUFS_DEFAULT,
         costs: Costs | None = None,
         busy_poll_us: float = 0.0,
+        pserialize: str | None = None,
     ) -> None:
         _one_of("clock", clock, ("wall", "virtual"))
         _one_of("frame", frame, FRAMES)
@@ -99,20 +107,23 @@ class Machine:
             self.pool = MbufPool(mbufs, ncpu)
         except ValueError as problem:
             raise NetstackError(EINVAL, f"mbufs={mbufs}: {problem}") from None
+        strategy = _psz_strategy(pserialize, clock)
         controller = IntrController(ncpu)
         self.engine: Engine = (
-            VirtualEngine(ncpu, self.pool, controller, kernel, seed, costs)
+            VirtualEngine(ncpu, self.pool, controller, kernel, seed, costs, psz_strategy=strategy)
             if clock == "virtual"
-            else WallEngine(ncpu, self.pool, controller, kernel, seed)
+            else WallEngine(ncpu, self.pool, controller, kernel, seed, psz_strategy=strategy)
         )
         self.interfaces: dict[str, Ifnet] = {}
         self.ifnet_by_index: dict[int, Ifnet] = {}
         self.bridges: dict[str, Bridge] = {}
         self.dma = DmaMap()
+        self.pci = PciHost(controller)
         self._units = 0
         self._indices = 0
         self._is_closed = False
         attach(self.engine)
+        self.chipset = PciChipset(self.engine)
         self.netisr = Netisr(self)
         self.intrctl = IntrCtl(self.engine, self._select_tx)
         self._establish_softints()
@@ -129,11 +140,13 @@ class Machine:
         mac: str | bytes | None = None,
         mtu: int = 1500,
         rate: float = 0.0,
+        intr: IntrType = "msix",
     ) -> Ifnet:
         """Attach a NIC; the letters of the name choose its model: ``wm`` is an I354.
 
         Args:    mac -- default: a local address made from the unit.   rate -- bits a second of its wire
-                 (virtual clock), 0: sending takes no time.
+                 (virtual clock), 0: sending takes no time.   intr -- the best interrupt type to try:
+                 "msix", "msi" or "intx"; the latter two use one queue each way.
         Returns: the interface, up and running, with the far end of its cable as ``wire``.
         Raises:  NetstackError: EINVAL (name, queues, address, rate), EEXIST, ENOBUFS (pool too small).
         """
@@ -144,6 +157,7 @@ class Machine:
         for what, count in (("rx_queues", rx_queues), ("tx_queues", tx_queues)):
             if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= WM_QUEUES_MAX:
                 raise NetstackError(EINVAL, f"{name}: {what} must be 1..{WM_QUEUES_MAX}, not {count!r}")
+        _one_of("intr", intr, TYPES)
         if rate < 0:
             raise NetstackError(EINVAL, f"{name}: a rate of {rate} bits a second; 0 is a wire without a limit")
         if rate and self.clock == "wall":
@@ -158,7 +172,12 @@ class Machine:
         ifp.hw = hw
         ifp.wire = hw.wire
         ether_ifattach(ifp)
-        driver = WmDriver(self, ifp, hw, self.dma, self._units, rx_queues, tx_queues)
+        pa = self._plug(hw)
+        try:
+            driver = WmDriver(self, ifp, hw, self.dma, pa, self._units, rx_queues, tx_queues, intr)
+        except BaseException:
+            self.pci.unplug(pa.place)
+            raise
         self._units += 1
         self._enter(ifp)
         driver.init()
@@ -205,6 +224,8 @@ class Machine:
             raise NetstackError(ENXIO, f"{ifp}: no such interface")
         found.detach()
         found.driver.detach()
+        if isinstance(found.driver, WmDriver):
+            self.pci.unplug(found.driver.pa.place)
         if found.wire is not None:
             found.wire.is_cut = True
         del self.interfaces[found.name]  # its index stays: frames of it may still be queued
@@ -218,6 +239,15 @@ class Machine:
         """
         self._check_open()
         self.engine.run(seconds)
+
+    def spawn(self, fn: Callable[[], object], cpu: int = 0, name: str = "") -> Lwp:
+        """Start a kernel thread on a CPU: control operations in it run side by side with traffic.
+
+        Returns: the thread; ``is_done`` says whether ``fn`` has returned.
+        Raises:  NetstackError(EINVAL) for a CPU that is not there.  What ``fn`` raises comes out of ``run``.
+        """
+        self._check_open()
+        return self.engine.spawn(fn, cpu=cpu, name=name)
 
     def command(self, line: str) -> str:
         """Run an operator's tool on this machine: brconfig, ifconfig or intrctl; returns its output.
@@ -301,6 +331,13 @@ class Machine:
             mac = bytes((0x02, 0x00, 0x5E, self.seed & 0xFF, self._indices >> 8, self._indices & 0xFF))
         return Ifnet(self, name, self._indices, mac, mtu)
 
+    def _plug(self, hw: WmModel) -> PciAttachArgs:
+        """Put a NIC on the bus; return what its driver attaches to."""
+        place = self.pci.plug(hw.function, hw.intx)
+        line = hw.intx.line
+        number = 0 if line is None else line.number
+        return PciAttachArgs(self.pci.bus, place, self.chipset, line, number, hw.function.pin)
+
     def _enter(self, ifp: Ifnet) -> None:
         for cpu in self.engine.cpus:
             cpu.block.set_ifnet(ifp.index, ifp.block)
@@ -352,6 +389,17 @@ class Machine:
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise NetstackError(EINVAL, f"{what}={value!r}: one of {', '.join(choices)}")
+
+
+def _psz_strategy(wanted: str | None, clock: str) -> str:
+    """Return the strategy of read sections by its name in ``_fast/pserialize``."""
+    if wanted is None:
+        return "switch" if clock == "virtual" else "auto"
+    _one_of("pserialize", wanted, tuple(STRATEGIES))
+    if wanted == "membarrier" and not membarrier_available():
+        text = "pserialize='membarrier': this host's kernel has no membarrier(2); use 'seqcst' or 'switch'"
+        raise EnvironmentLacksError(ENOSYS, text)
+    return wanted
 
 
 def _drain_limit(drain: str | int | None) -> int:

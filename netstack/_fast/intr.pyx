@@ -107,17 +107,15 @@ cdef class IntrSource:
         """Program address and data: destination CPU and vector.  The entry should be masked."""
         if not 0 <= slot < VECTOR_MAX:
             raise IndexError(f"no interrupt slot {slot}")
-        ns_store_u32(&self.src.route, self.controller._cpu(cpu) << 16 | <uint32_t> slot, ACQREL)
+        msix_route(self.src, self.controller._cpu(cpu), <uint32_t> slot)
 
     def mask(self) -> None:
         """Set the vector control mask bit: messages wait in the pending bit."""
-        ns_xchg_u32(&self.src.masked, 1)
+        msix_mask(self.src)
 
     def unmask(self) -> None:
         """Clear it; a pending message is sent now."""
-        ns_xchg_u32(&self.src.masked, 0)
-        if ns_xchg_u32(&self.src.pending, 0):
-            msix_send(self.src)
+        msix_unmask(self.src)
 
     def enable(self) -> None:
         """Device mask off (EIMS); a cause that came meanwhile is sent now."""
@@ -126,6 +124,11 @@ cdef class IntrSource:
     def disable(self) -> None:
         """Device mask on (EIMC)."""
         intr_disable(self.src)
+
+    def take_cause(self) -> bool:
+        """Clear the cause and the pending bit, as reading a cause register does; say whether one was set."""
+        cause = ns_xchg_u32(&self.src.cause, 0)
+        return (ns_xchg_u32(&self.src.pending, 0) | cause) != 0
 
     def raise_(self) -> None:
         """Device: set the cause bit."""

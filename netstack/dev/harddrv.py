@@ -7,9 +7,8 @@ frames keep coming the softint does not run, its queue fills, and work already d
 
 from netstack._fast import kernels
 from netstack.dev.queues import RxRing
-from netstack.kern.spl import IPL
 
-__all__ = ["classic_hardintr", "harddrv_attach"]
+__all__ = ["classic_drain", "classic_hardintr", "harddrv_attach"]
 
 
 def harddrv_attach(ring: RxRing, name: str, intrid: str, cpu: int) -> None:
@@ -17,17 +16,8 @@ def harddrv_attach(ring: RxRing, name: str, intrid: str, cpu: int) -> None:
 
     Context: control plane, before the queue runs.   Raises: what the registry raises.
     """
-    ring.handle = ring.host.engine.intrs.establish(
-        ring.source,
-        IPL.VM,
-        classic_hardintr,
-        ring,
-        name=name,
-        intrid=intrid,
-        cpu=cpu,
-        kind="python" if ring.host.path == "stages" else "classic",
-        queue=ring.queue,
-    )
+    kind = "python" if ring.host.path == "stages" else "classic"
+    ring.establish(classic_hardintr, name, intrid, cpu, kind=kind)
 
 
 def classic_hardintr(ring: RxRing) -> None:
@@ -37,29 +27,37 @@ def classic_hardintr(ring: RxRing) -> None:
     Order:   as received.
     Source:  paper §2.3.1, §6.2; NetBSD if_wm.c of 2015 (wm_rxintr).
     """
+    try:
+        more = classic_drain(ring)
+    except Exception:
+        _again(ring)
+        raise
+    if more:
+        _again(ring)
+    elif not ring.queue.stopping:
+        ring.source.enable()
+
+
+def classic_drain(ring: RxRing) -> bool:
+    """Receive up to the limit in the calling hard handler; say whether frames are left.
+
+    Context: hard interrupt.
+    """
     engine = ring.host.engine
     cpu = engine.curcpu()
     assert cpu is not None, "an interrupt is taken on a CPU"
     left = ring.queue.limit
-    count = want = 0
     while left:
         want = min(left, 256)
         mv = ring.vector(cpu)
         count = kernels.rx_drain(cpu.block, ring.queue, mv, want)
         if count:
             engine.charge("rx", count)
-            try:
-                ring.input(mv, cpu)
-            except Exception:
-                _again(ring)
-                raise
+            ring.input(mv, cpu)
             left -= count
         if count < want:
-            break
-    if count == want and ring.queue.is_ready:
-        _again(ring)
-    elif not ring.queue.stopping:
-        ring.source.enable()
+            return False
+    return ring.queue.is_ready
 
 
 def _again(ring: RxRing) -> None:

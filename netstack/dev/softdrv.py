@@ -9,9 +9,17 @@ The compiled chain does the same for interfaces whose slots are the default ones
 
 from netstack._fast import chain, kernels
 from netstack.dev.queues import RxRing, TxRing
-from netstack.kern.spl import IPL
 
-__all__ = ["hardintr", "rx_softint", "softdrv_attach", "softdrv_detach", "softdrv_rx", "softdrv_tx"]
+__all__ = [
+    "hardintr",
+    "reclaim",
+    "rx_softint",
+    "softdrv_attach",
+    "softdrv_detach",
+    "softdrv_drain",
+    "softdrv_rx",
+    "softdrv_tx",
+]
 
 # What the compiled chain does per frame, for the virtual clock.
 CHAIN_STEPS = ("rx", "bridge_input", "bridge_forward", "if_transmit", "tx", "reclaim")
@@ -30,26 +38,13 @@ def softdrv_attach(ring: RxRing | TxRing, name: str, intrid: str, cpu: int) -> N
         "net", handler, ring, kind=kind, queue=ring.queue, name=f"{name} softint"
     )
     ring.queue.softint = ring.softint.handle
-    ring.handle = engine.intrs.establish(
-        ring.source,
-        IPL.VM,
-        hardintr,
-        ring,
-        name=name,
-        intrid=intrid,
-        cpu=cpu,
-        kind="softdrv",
-        queue=ring.queue,
-        softint=ring.softint.handle,
-    )
+    ring.establish(hardintr, name, intrid, cpu, kind="softdrv", softint=ring.softint.handle)
 
 
 def softdrv_detach(ring: RxRing | TxRing) -> None:
     """Undo ``softdrv_attach``; waits until neither handler runs any more."""
     engine = ring.host.engine
-    if ring.handle is not None:
-        engine.intrs.disestablish(ring.handle)
-        ring.handle = None
+    ring.disestablish()
     if ring.softint is not None:
         engine.softints.disestablish(ring.softint)
         ring.softint = None
@@ -94,8 +89,26 @@ def softdrv_rx(ring: RxRing) -> None:
     Source:   paper §3.2.1 (lock dropped around if_input, stopping flag), §3.3.
     """
     engine = ring.host.engine
+    assert ring.softint is not None, "a softint runs"
+    try:
+        more = softdrv_drain(ring)
+    except Exception:
+        engine.softints.schedule(ring.softint)
+        raise
+    if more:
+        engine.softints.schedule(ring.softint)
+    elif not ring.queue.stopping:
+        ring.source.enable()
+
+
+def softdrv_drain(ring: RxRing) -> bool:
+    """Receive up to the limit in the calling softint; say whether frames are left.
+
+    Context: softint; no lock held.
+    """
+    engine = ring.host.engine
     cpu = engine.curcpu()
-    assert cpu is not None and ring.softint is not None, "a softint runs on a CPU"
+    assert cpu is not None, "a softint runs on a CPU"
     left = ring.queue.limit
     mv = ring.vector(cpu)
     while left:
@@ -103,20 +116,11 @@ def softdrv_rx(ring: RxRing) -> None:
         count = kernels.rx_drain(cpu.block, ring.queue, mv, want)
         if count:
             engine.charge("rx", count)
-            try:
-                ring.input(mv, cpu)
-            except Exception:
-                engine.softints.schedule(ring.softint)
-                raise
+            ring.input(mv, cpu)
             left -= count
         if count < want:
-            if not ring.queue.stopping:
-                ring.source.enable()
-            return
-    if ring.queue.is_ready:
-        engine.softints.schedule(ring.softint)
-    elif not ring.queue.stopping:
-        ring.source.enable()
+            return False
+    return ring.queue.is_ready
 
 
 def softdrv_tx(ring: TxRing) -> None:
@@ -124,11 +128,19 @@ def softdrv_tx(ring: TxRing) -> None:
 
     Context: softint at level net.
     """
-    engine = ring.host.engine
-    cpu = engine.curcpu()
-    assert cpu is not None, "a softint runs on a CPU"
-    engine.charge("reclaim", kernels.tx_complete(cpu.block, ring.queue))
+    reclaim(ring)
     if not ring.queue.stopping:
         ring.source.enable()
     if ring.ifp.driver is not None:
         ring.ifp.driver.doorbell()
+
+
+def reclaim(ring: TxRing) -> None:
+    """Take back what was sent, and restart what had to wait.
+
+    Context: any handler on a CPU.
+    """
+    engine = ring.host.engine
+    cpu = engine.curcpu()
+    assert cpu is not None, "a handler runs on a CPU"
+    engine.charge("reclaim", kernels.tx_complete(cpu.block, ring.queue))

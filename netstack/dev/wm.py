@@ -1,10 +1,12 @@
 """Driver of I354-class NICs (paper §5.2 to §5.4; NetBSD if_wm.c).
 
-One vector per receive queue, one per transmit queue, one for the link.  Everything the device is told goes through
-registers; the rings are shared memory.  ``if_transmit`` chooses the TX queue by CPU; the choice follows the affinity of
+With MSI-X one vector per receive queue, one per transmit queue, one for the link; where MSI-X cannot be had, MSI or the
+line with one queue each way (``dev/wm_legacy.py``).  Everything the device is told goes through registers; the rings
+are shared memory.  ``if_transmit`` chooses the TX queue by CPU; the choice follows the affinity of
 the TX vectors, so that a CPU uses the queue whose interrupt it takes (paper §6.1), and goes round robin otherwise.
 """
 
+from errno import ENXIO
 from typing import Protocol
 
 from netstack._fast.dispositions import Drop
@@ -15,17 +17,33 @@ from netstack._fast.rss import DEFAULT_KEY
 from netstack._fast.txq_select import txq_select
 from netstack.dev.harddrv import harddrv_attach
 from netstack.dev.host import DriverHost
+from netstack.dev.pci import PciAttachArgs
+from netstack.dev.pci_handle import PciIntrHandle
+from netstack.dev.pci_intr import (
+    TYPES,
+    IntrType,
+    pci_intr_alloc,
+    pci_intr_disestablish,
+    pci_intr_establish_xname,
+    pci_intr_release,
+)
 from netstack.dev.queues import RxRing, TxRing
+from netstack.dev.regs import DeviceRegs
 from netstack.dev.softdrv import softdrv_attach, softdrv_detach
-from netstack.hw.regs import RegisterFile
+from netstack.dev.wm_legacy import CAUSES, WmLegacy
+from netstack.errors import NetstackError
 from netstack.hw.wm_regs import (
+    BAR_REGISTERS,
     DCTL_ENABLE,
     GPIE_MULTI_VECTOR,
+    ICR_RXT0,
+    ICR_TXDW,
     IVAR_VALID,
     MRQC_RSS,
     RAH_VALID,
     RCTL_EN,
     STATUS_LU,
+    TABLE,
     TCTL_EN,
     ivar_field,
 )
@@ -41,19 +59,25 @@ RETA_ENTRIES = 128
 
 
 class Device(Protocol):
-    """What the driver sees of a NIC on its bus."""
-
-    regs: RegisterFile
+    """What the driver sees of a NIC besides its registers: sources that stand for single mask bits, the doorbell."""
 
     @property
     def msix(self) -> "Vectors": ...
+    @property
+    def causes(self) -> "Causes": ...
     def ring_doorbell(self) -> None: ...
 
 
 class Vectors(Protocol):
-    """The MSI-X entries of a device."""
+    """The MSI-X entries of a device, by number."""
 
     sources: list[IntrSource]
+
+
+class Causes(Protocol):
+    """The causes of MSI and INTx, by bit of the cause register."""
+
+    sources: dict[int, IntrSource]
 
 
 class Bus(Protocol):
@@ -66,41 +90,46 @@ class Bus(Protocol):
 class WmDriver:
     """One attached NIC.
 
-    Args:   unit -- number of the device among those with MSI-X ("msix0").   rx_queues, tx_queues -- 1..8.
-    Raises: what the registries raise; nothing is left attached then.
+    Args:   pa -- the device on its bus.   unit -- number of the interface among its kind.
+            rx_queues, tx_queues -- 1..8; with MSI and INTx one of each is used.
+            max_intr -- the best interrupt type to try: "msix", "msi", "intx".
+    Raises: what the registries raise; nothing is left attached or allocated then.
     """
 
     def __init__(
-        self, host: DriverHost, ifp: Ifnet, device: Device, bus: Bus, unit: int, rx_queues: int, tx_queues: int
+        self,
+        host: DriverHost,
+        ifp: Ifnet,
+        device: Device,
+        bus: Bus,
+        pa: PciAttachArgs,
+        unit: int,
+        rx_queues: int,
+        tx_queues: int,
+        max_intr: IntrType = "msix",
     ) -> None:
         self.host = host
         self.ifp = ifp
         self.device = device
         self.bus = bus
+        self.pa = pa
         self.unit = unit
-        sources = device.msix.sources
-        self.tx = [
-            TxRing(
-                host, ifp, TxQueue(ifp.block, host.pool, i, WM_TX_SLOTS, IFQ_MAXLEN_FRAMES), sources[i]
-            )
-            for i in range(tx_queues)
-        ]
-        self.rx = [
-            RxRing(host, ifp, RxQueue(ifp.block, host.pool, i, WM_RX_SLOTS), sources[tx_queues + i])
-            for i in range(rx_queues)
-        ]
-        self.link_source = sources[tx_queues + rx_queues]
+        pa.enable()
+        memory = pa.map(BAR_REGISTERS)
+        if memory is None:
+            raise NetstackError(ENXIO, f"{ifp.name}: BAR {BAR_REGISTERS} has no address")
+        self.regs = DeviceRegs(memory, TABLE)
+        self.legacy: WmLegacy | None = None
+        self._handles: list[PciIntrHandle] = []
+        self.tx: list[TxRing] = []
+        self.rx: list[RxRing] = []
         self.link_handle: IntrHandle | None = None
         self._link_work = Workqueue(host.engine, f"{ifp.name} link", lambda _: self._follow_link())
         self._is_stopped = True
         ifp.driver = self
+        self._attach_interrupts(rx_queues, tx_queues, max_intr)
         ifp.rx_queues = [ring.queue for ring in self.rx]
         ifp.tx_queues = [ring.queue for ring in self.tx]
-        try:
-            self._establish()
-        except BaseException:
-            self._disestablish()
-            raise
         self._program()
         self.select_tx()
         ifp.set_transmit(self.transmit)
@@ -108,14 +137,14 @@ class WmDriver:
     @property
     def rings(self) -> list[RxRing | TxRing]:
         """Every queue of the device."""
-        return [*self.rx, *self.tx]
+        return [*self.tx, *self.rx]
 
     def init(self) -> None:
         """Start the device: fill the rings, clear the stopping flags, enable; RUNNING when the link is up.
 
         Context: control plane.   Source: NetBSD wm_init; flags are cleared before the device may work.
         """
-        regs = self.device.regs
+        regs = self.regs
         for ring in self.rx:
             ring.queue.limit = self.host.drain_frames(ring.queue.ring.slots)
             ring.queue.fill()
@@ -125,7 +154,7 @@ class WmDriver:
             out.queue.stopping = False
             regs.write(regs.offset("TXDCTL", out.queue.index), DCTL_ENABLE)
         regs.write(regs.offset("TCTL"), TCTL_EN)
-        regs.write(regs.offset("EIMS"), (1 << (len(self.tx) + len(self.rx) + 1)) - 1)
+        self._unmask()
         regs.write(regs.offset("RCTL"), RCTL_EN)
         self._is_stopped = False
         if regs.read(regs.offset("STATUS")) & STATUS_LU:
@@ -138,10 +167,10 @@ class WmDriver:
         Source:  paper §3.2.1: the flags first, then the shutdown; NetBSD order: vectors masked, flags RX
                  then TX each under its lock, handlers waited for, device off, rings emptied.
         """
-        regs = self.device.regs
+        regs = self.regs
         self._is_stopped = True
         self.ifp.flags &= ~IFF.RUNNING
-        regs.write(regs.offset("EIMC"), (1 << (len(self.tx) + len(self.rx) + 1)) - 1)
+        self._mask()
         for ring in self.rx:
             ring.queue.stopping = True
         for out in self.tx:
@@ -162,6 +191,7 @@ class WmDriver:
         """Stop and take everything back: handlers, vectors, mappings."""
         self.stop()
         self._disestablish()
+        pci_intr_release(self._handles)
         for ring in self.rings:
             self.bus.unmap(ring.queue)
 
@@ -197,30 +227,79 @@ class WmDriver:
 
     def _follow_link(self) -> None:
         """Make RUNNING say what the link is.  Context: thread; may wait."""
-        regs = self.device.regs
+        regs = self.regs
         if self._is_stopped:
             return
         is_up = bool(regs.read(regs.offset("STATUS")) & STATUS_LU)
         if is_up != bool(self.ifp.flags & IFF.RUNNING):
             self.ifp.flags ^= IFF.RUNNING
-        self.link_source.enable()  # a change since that look raises now
+        if self.legacy is None:
+            self.link_source.enable()  # a change since that look raises now
+
+    def _attach_interrupts(self, rx_queues: int, tx_queues: int, max_intr: IntrType) -> None:
+        """Get interrupts of the best type that can be had and established; fewer queues where it is not MSI-X.
+
+        Source: paper §5.2; NetBSD if_wm.c: what fails to establish is released before the next type is tried.
+        """
+        for kind in TYPES[TYPES.index(max_intr) :]:
+            counts: dict[IntrType, int] = {"msix": rx_queues + tx_queues + 1, "msi": 1, "intx": 1}
+            counts.update({each: 0 for each in TYPES if each != kind})
+            try:
+                self._handles = pci_intr_alloc(self.pa, counts)
+            except NetstackError:
+                if kind == "intx":
+                    raise
+                continue
+            self.intr_type: IntrType = kind
+            try:
+                self._make_rings(rx_queues if kind == "msix" else 1, tx_queues if kind == "msix" else 1)
+                self._establish()
+                return
+            except BaseException as error:
+                self._disestablish()
+                pci_intr_release(self._handles)
+                if kind == "intx" or not isinstance(error, NetstackError):
+                    raise
+
+    def _make_rings(self, rx_queues: int, tx_queues: int) -> None:
+        """Make the queues with the sources they signal by, and the interrupts they have."""
+        host, ifp = self.host, self.ifp
+        if self.intr_type == "msix":
+            sources = self.device.msix.sources
+            tx_sources, rx_sources = sources[:tx_queues], sources[tx_queues : tx_queues + rx_queues]
+            self.link_source = sources[tx_queues + rx_queues]
+        else:
+            causes = self.device.causes.sources
+            tx_sources, rx_sources = [causes[ICR_TXDW]], [causes[ICR_RXT0]]
+        self.tx = [
+            TxRing(host, ifp, TxQueue(ifp.block, host.pool, i, WM_TX_SLOTS, IFQ_MAXLEN_FRAMES), source)
+            for i, source in enumerate(tx_sources)
+        ]
+        self.rx = [
+            RxRing(host, ifp, RxQueue(ifp.block, host.pool, i, WM_RX_SLOTS), source)
+            for i, source in enumerate(rx_sources)
+        ]
+        if self.intr_type == "msix":
+            for ring, ih in zip(self.rings, self._handles, strict=False):
+                ring.intr = ih
+        else:
+            self.rx[0].intr = self._handles[0]
+            self.legacy = WmLegacy(self.regs, self.rx[0], self.tx[0], self.link_intr)
 
     def _establish(self) -> None:
         name, cpus = self.ifp.name, self.host.ncpu
+        if self.legacy is not None:
+            self.legacy.attach(name, self._cpu_of(0, cpus))
+            return
         for out in self.tx:
             i = out.queue.index
-            softdrv_attach(out, f"{name} TX{i}", f"msix{self.unit} vec {i}", self._cpu_of(i, cpus))
+            softdrv_attach(out, f"{name} TX{i}", "", self._cpu_of(i, cpus))
         for ring in self.rx:
             i = ring.queue.index
             attach = harddrv_attach if self.host.frame == "classic" else softdrv_attach
-            vector = len(self.tx) + i
-            attach(ring, f"{name} RX{i}", f"msix{self.unit} vec {vector}", self._cpu_of(i, cpus))
-        self.link_handle = self.host.engine.intrs.establish(
-            self.link_source,
-            IPL.VM,
-            self.link_intr,
-            name=f"{name} LINK",
-            intrid=f"msix{self.unit} vec {len(self.tx) + len(self.rx)}",
+            attach(ring, f"{name} RX{i}", "", self._cpu_of(i, cpus))
+        self.link_handle = pci_intr_establish_xname(
+            self.pa.chipset, self._handles[-1], IPL.VM, self.link_intr, None, f"{name} LINK"
         )
 
     def _cpu_of(self, queue: int, cpus: int) -> int:
@@ -233,27 +312,41 @@ class WmDriver:
         return (offset + queue + (self.unit if count == 1 else 0)) % cpus
 
     def _disestablish(self) -> None:
+        if self.legacy is not None:
+            self.legacy.detach()
+            return
         for ring in self.rings:
             softdrv_detach(ring)
         if self.link_handle is not None:
-            self.host.engine.intrs.disestablish(self.link_handle)
+            pci_intr_disestablish(self.pa.chipset, self.link_handle)
             self.link_handle = None
+
+    def _unmask(self) -> None:
+        regs = self.regs
+        if self.legacy is not None:
+            regs.write(regs.offset("IMS"), CAUSES)
+        else:
+            regs.write(regs.offset("EIMS"), (1 << (len(self.tx) + len(self.rx) + 1)) - 1)
+
+    def _mask(self) -> None:
+        regs = self.regs
+        if self.legacy is not None:
+            regs.write(regs.offset("IMC"), CAUSES)
+        else:
+            regs.write(regs.offset("EIMC"), (1 << (len(self.tx) + len(self.rx) + 1)) - 1)
 
     def _program(self) -> None:
         """Write address, ring bases, vectors and, with more than one receive queue, RSS (paper §5.3)."""
-        regs = self.device.regs
+        regs = self.regs
         mac = self.ifp.block.mac
         regs.write(regs.offset("RAL"), int.from_bytes(mac[:4], "little"))
         regs.write(regs.offset("RAH"), int.from_bytes(mac[4:], "little") | RAH_VALID)
-        regs.write(regs.offset("GPIE"), GPIE_MULTI_VECTOR)
         for out in self.tx:
             self._program_ring("TD", out.queue)
-            self._program_vector(out.queue.index, out.queue.index, is_tx=True)
         for ring in self.rx:
             self._program_ring("RD", ring.queue)
-            self._program_vector(ring.queue.index, len(self.tx) + ring.queue.index, is_tx=False)
-        link = len(self.tx) + len(self.rx)
-        regs.write(regs.offset("IVAR_MISC"), (link | IVAR_VALID) << 8)
+        if self.legacy is None:
+            self._program_vectors()
         if len(self.rx) > 1:
             for i in range(10):
                 word = int.from_bytes(DEFAULT_KEY[4 * i : 4 * i + 4], "little")
@@ -264,15 +357,26 @@ class WmDriver:
                 regs.write(regs.offset("RETA", i), word)
             regs.write(regs.offset("MRQC"), MRQC_RSS)
 
+    def _program_vectors(self) -> None:
+        """Tell each queue its entry of the MSI-X table (paper §5, Fig. 2)."""
+        regs = self.regs
+        regs.write(regs.offset("GPIE"), GPIE_MULTI_VECTOR)
+        for out in self.tx:
+            self._program_vector(out.queue.index, out.queue.index, is_tx=True)
+        for ring in self.rx:
+            self._program_vector(ring.queue.index, len(self.tx) + ring.queue.index, is_tx=False)
+        link = len(self.tx) + len(self.rx)
+        regs.write(regs.offset("IVAR_MISC"), (link | IVAR_VALID) << 8)
+
     def _program_ring(self, prefix: str, queue: RxQueue | TxQueue) -> None:
-        regs = self.device.regs
+        regs = self.regs
         address = self.bus.map(queue)
         regs.write(regs.offset(f"{prefix}BAL", queue.index), address)
         regs.write(regs.offset(f"{prefix}BAH", queue.index), address >> 32)
         regs.write(regs.offset(f"{prefix}LEN", queue.index), queue.ring.slots * 16)
 
     def _program_vector(self, queue: int, vector: int, is_tx: bool) -> None:
-        regs = self.device.regs
+        regs = self.regs
         index, shift = ivar_field(queue, is_tx)
         offset = regs.offset("IVAR", index)
         old = regs.read(offset) & ~(0xFF << shift)

@@ -1,8 +1,9 @@
 """Model of an I354-class NIC: queues, RSS, vectors, counters (paper §5, Fig. 2; Intel I350 datasheet).
 
 Driven by register writes only.  A queue starts when its RXDCTL or TXDCTL enable bit is written: the model then looks up
-the ring at the base address and puts a compiled engine on it.  A cause of a queue is raised on the MSI-X entry that its
-IVAR field names.
+the ring at the base address and puts a compiled engine on it.  With GPIE's multi-vector bit a cause of a queue is
+raised on the MSI-X entry that its IVAR field names, else on the cause register (``hw/wm_causes.py``).
+On the bus it is a function with its registers behind BAR 0 and its MSI-X table behind BAR 3.
 
 Context: registers -- the driver's control plane; ``arrive`` -- any thread.
 """
@@ -14,21 +15,36 @@ from netstack._fast.queue import RxQueue, TxQueue
 from netstack._fast.rss import Rss
 from netstack._fast.wire import Cable, HwRxQueue, HwTxQueue, TxPort
 from netstack.hw.dma import DmaMap
-from netstack.hw.msix import MsixTable
+from netstack.hw.intx import IntxFunction
+from netstack.hw.msi import MsiCapability
+from netstack.hw.msix import MsixCapability, MsixTable
 from netstack.hw.pacing import Clock, Pacer
+from netstack.hw.pci import PciFunction, Region
+from netstack.hw.pci_regs import COMMAND_INTX_DISABLE, COMMAND_MASTER
 from netstack.hw.regs import RegisterFile
 from netstack.hw.wire import Wire
+from netstack.hw.wm_causes import WmCauses
 from netstack.hw.wm_regs import (
+    BAR_MSIX,
+    BAR_REGISTERS,
+    CLASS_ETHERNET,
     CTRL_RST,
     DCTL_ENABLE,
+    DEVICE_I354_SGMII,
+    GPIE_MULTI_VECTOR,
+    ICR_LSC,
+    ICR_RXT0,
+    ICR_TXDW,
     IVAR_VALID,
     MRQC_RSS,
     QUEUES_MAX,
     RCTL_EN,
+    REGISTER_BYTES,
     STATUS_LU,
     TABLE,
     TCTL_EN,
     VECTORS_MAX,
+    VENDOR_INTEL,
     ivar_field,
 )
 
@@ -51,6 +67,7 @@ class WmModel:
         self.clock = clock
         self.msix = MsixTable(controller, VECTORS_MAX)
         self.regs = RegisterFile(TABLE)
+        self.causes = WmCauses(controller, self.regs)
         self.rss = Rss()
         self.rx_engines: list[HwRxQueue] = []
         self.tx_engines: list[HwTxQueue] = []
@@ -63,6 +80,35 @@ class WmModel:
         self._cables: list[Cable] = []
         self._is_spread = False  # more than one receive queue: RSS decides
         self._hook_registers()
+        self._build_function(controller)
+
+    def _build_function(self, controller: IntrController) -> None:
+        """What the bus sees."""
+        self.function = PciFunction(VENDOR_INTEL, DEVICE_I354_SGMII, CLASS_ETHERNET)
+        self.msi_capability = MsiCapability(controller, list(self.causes.sources.values()))
+        self.msix_capability = MsixCapability(self.msix, BAR_MSIX)
+        self.function.add_region(BAR_REGISTERS, Region(REGISTER_BYTES, self.regs.read, self.regs.write))
+        self.function.add_region(BAR_MSIX, self.msix_capability.region)
+        self.function.add_capability(self.msi_capability)
+        self.function.add_capability(self.msix_capability)
+        self.intx = IntxFunction(
+            list(self.causes.sources.values()), self._may_use_line, lambda: self.causes.is_asserted
+        )
+        self.function.is_asserted = lambda: self.causes.is_asserted
+        self.function.command_changed = self._follow_command
+
+    def _may_use_line(self) -> bool:
+        is_message = self.msi_capability.is_enabled or self.msix_capability.is_enabled
+        return not is_message and not self.function.command & COMMAND_INTX_DISABLE
+
+    def _follow_command(self) -> None:
+        is_master = bool(self.function.command & COMMAND_MASTER)
+        for capability in (self.msi_capability, self.msix_capability):
+            if capability.is_allowed != is_master:
+                capability.is_allowed = is_master
+                capability.apply()
+        if self.intx.line is not None:
+            self.intx.line.apply()
 
     # The wire.
 
@@ -111,10 +157,16 @@ class WmModel:
         before = self.regs.get("STATUS")
         self.regs.set("STATUS", before | STATUS_LU if is_up else before & ~STATUS_LU)
         vector = self.regs.get("IVAR_MISC") >> 8 & 0xFF
-        if vector & IVAR_VALID:
+        if not self._is_multi_vector:
+            self.causes.sources[ICR_LSC].raise_()
+        elif vector & IVAR_VALID and vector & ~IVAR_VALID < VECTORS_MAX:
             self.msix.sources[vector & ~IVAR_VALID].raise_()
 
     # Registers.
+
+    @property
+    def _is_multi_vector(self) -> bool:
+        return bool(self.regs.get("GPIE") & GPIE_MULTI_VECTOR)
 
     def _hook_registers(self) -> None:
         regs = self.regs
@@ -178,6 +230,9 @@ class WmModel:
         return self.regs.get(f"{register}AH", index) << 32 | self.regs.get(f"{register}AL", index)
 
     def _bind_vector(self, engine: HwRxQueue | HwTxQueue, queue: int, is_tx: bool) -> None:
+        if not self._is_multi_vector:
+            engine.set_intr(self.causes.sources[ICR_TXDW if is_tx else ICR_RXT0])
+            return
         index, shift = ivar_field(queue, is_tx)
         field = self.regs.get("IVAR", index) >> shift & 0xFF
         if field & IVAR_VALID and field & ~IVAR_VALID < VECTORS_MAX:

@@ -6,18 +6,27 @@ Source: Intel 82576 and I350 datasheets (register descriptions), and the paper, 
 from netstack.hw.regs import parse_table
 
 __all__ = [
+    "BAR_MSIX",
+    "BAR_REGISTERS",
+    "CLASS_ETHERNET",
     "CTRL_RST",
     "DCTL_ENABLE",
+    "DEVICE_I354_SGMII",
     "GPIE_MULTI_VECTOR",
+    "ICR_LSC",
+    "ICR_RXT0",
+    "ICR_TXDW",
     "IVAR_VALID",
     "MRQC_RSS",
     "QUEUES_MAX",
     "RAH_VALID",
     "RCTL_EN",
+    "REGISTER_BYTES",
     "STATUS_LU",
     "TABLE",
     "TCTL_EN",
     "VECTORS_MAX",
+    "VENDOR_INTEL",
     "ivar_field",
 ]
 
@@ -29,6 +38,10 @@ TABLE = parse_table("""
     STATUS     0x0008          RO   device status; bit 1 link up
     RCTL       0x0100          RW   receive control; bit 1 enables
     TCTL       0x0400          RW   transmit control; bit 1 enables
+    ICR        0x00C0          RC   interrupt cause; reading clears
+    ICS        0x00C8          WO   interrupt cause set: software interrupt
+    IMS        0x00D0          W1S  interrupt mask set: enable causes
+    IMC        0x00D8          WO   interrupt mask clear: disable causes
     EICS       0x1520          WO   extended interrupt cause set: software interrupt
     EIMS       0x1524          W1S  extended interrupt mask set: enable vectors
     EIMC       0x1528          WO   extended interrupt mask clear: disable vectors
@@ -65,6 +78,19 @@ DCTL_ENABLE = 1 << 25
 RAH_VALID = 1 << 31
 GPIE_MULTI_VECTOR = 1 << 4
 IVAR_VALID = 0x80
+
+# Causes of INTx and MSI: bits of ICR, ICS, IMS, IMC.
+ICR_TXDW = 1 << 0  # a transmit descriptor was written back
+ICR_LSC = 1 << 2  # link status change
+ICR_RXT0 = 1 << 7  # a receive descriptor was written back
+
+# In configuration space.
+VENDOR_INTEL = 0x8086
+DEVICE_I354_SGMII = 0x1F41
+CLASS_ETHERNET = 0x020000
+BAR_REGISTERS = 0
+BAR_MSIX = 3
+REGISTER_BYTES = 0x20000
 MRQC_RSS = 2
 
 

@@ -1,27 +1,31 @@
 """Interrupt handlers, and which CPU they run on (paper §2.3.1, §4.2; NetBSD intr(9), intrctl(8)).
 
-A source (an MSI-X vector, an INTx pin) is bound to a slot of one CPU.  By default that is CPU 0, as
-on the kernel the paper started from; ``distribute`` moves it, keeps the counts of every CPU, and
-loses nothing: a message that comes while the vector is masked waits in its pending bit.
+A source (an MSI-X vector, an INTx line) is bound to a slot of one CPU.  By default that is CPU 0, as
+on the kernel the paper started from, or CPUs in turn where the machine asks for it; ``distribute``
+moves it, keeps the counts of every CPU, and loses nothing: a message that comes while the vector is
+masked waits in its pending bit.
+
+A line may have several handlers; they run in the order of their levels, highest first, and each says
+whether the interrupt was its own.  A line that nobody recognises for long is masked and named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from errno import EBUSY, EEXIST, EINVAL, ENOENT
+from errno import EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOTSUP
 from typing import Any
 
-from netstack._fast.intr import IntrSource
 from netstack._fast.queue import RxQueue, TxQueue
 from netstack.errors import NetstackError
 from netstack.kern.context import assert_callable_from, run_handler
 from netstack.kern.kernel_lock import KernelLock
 from netstack.kern.spl import IPL
-from netstack.machine.api import Cpu, Engine, IntrHandle, IntrRow
+from netstack.machine.api import Cpu, Engine, IntrHandle, IntrRow, Vector
 
 __all__ = ["IntrHandle", "IntrRegistry", "IntrRow"]
 
 VECTOR_MAX = 256  # as in _fast/defs.pxd
+UNCLAIMED_MAX = 1000  # activations in a row that no handler of a shared line recognises
 
 
 class IntrRegistry:
@@ -33,11 +37,15 @@ class IntrRegistry:
         self._slots: list[list[IntrHandle | None]] = [[None] * VECTOR_MAX for _ in engine.cpus]
         self._handles: list[IntrHandle] = []  # in the order they were established
         self._shielded: list[bool] = [False] * len(engine.cpus)
-        self.stray = 0  # interrupts that found no handler
+        self._reserved: set[tuple[int, int]] = set()  # (CPU, slot) kept for messages of one device
+        self._next_cpu = 0
+        self.masked_lines: list[str] = []  # lines that nobody recognised for long
+        self.is_round_robin = False  # bind new sources to CPUs in turn, as FreeBSD does
+        self.stray = 0  # interrupts that found no handler, or that no handler recognised
 
     def establish(
         self,
-        source: IntrSource,
+        source: Vector,
         ipl: int,
         fn: Callable[[Any], object],
         arg: Any = None,
@@ -45,6 +53,7 @@ class IntrRegistry:
         name: str,
         intrid: str = "",
         cpu: int = 0,
+        slot: int | None = None,
         mpsafe: bool = True,
         kind: str = "python",
         queue: RxQueue | TxQueue | None = None,
@@ -52,13 +61,17 @@ class IntrRegistry:
     ) -> IntrHandle:
         """Bind a source to a handler, called as ``fn(arg)`` at ``ipl`` on ``cpu``.
 
+        On a shared line a handler returns False when its device did not interrupt; a second handler
+        joins the first where that is.
+
         Context: thread or control thread.
         Args:    ipl -- ``IPL.VM`` and above.   mpsafe -- False: under KERNEL_LOCK.
                  kind, queue, softint -- the compiled handler of the wall machine, if there is
                  one: "softdrv" or "classic".
                  cpu -- where it goes; a shielded one yields to the lowest that is not.
+                 slot -- one that ``reserve`` gave; None: the lowest that is free.
         Raises:  NetstackError -- EINVAL, no such CPU, or a level of softints; EEXIST, the name is
-                 in use; EBUSY, no slot is free there.
+                 in use; EBUSY, no slot is free there, or the source is not to be shared.
         """
         assert_callable_from(self.engine, "interrupt_distribute")
         if not 0 <= cpu < len(self._slots):
@@ -67,9 +80,17 @@ class IntrRegistry:
             raise NetstackError(EINVAL, f"{name}: IPL {ipl} is for softints; use IPL.VM or above")
         if any(ih.name == name for ih in self._handles):
             raise NetstackError(EEXIST, f"{name}: an interrupt of that name is established")
-        if self._shielded[cpu]:
-            cpu = self._lowest_open(name)
-        slot = self._free_slot(cpu, name)
+        first = next((ih for ih in self._handles if ih.source is source), None)
+        if first is not None:
+            return self._join(first, name, int(ipl), fn, arg, mpsafe)
+        if slot is None:
+            if self.is_round_robin:
+                cpu, self._next_cpu = self._next_cpu, (self._next_cpu + 1) % len(self._slots)
+            if self._shielded[cpu]:
+                cpu = self._lowest_open(name)
+            slot = self._free_slot(cpu, name)
+        elif self._slots[cpu][slot] is not None:
+            raise NetstackError(EBUSY, f"{name}: slot {slot} of CPU {cpu} is in use")
         intrid = intrid or f"intr{len(self._handles)} {name}"
         is_alone = not self.kernel_lock.locks_of(mpsafe)
         if not is_alone and self.engine.giant is None:
@@ -91,10 +112,34 @@ class IntrRegistry:
         assert_callable_from(self.engine, "interrupt_distribute")
         if ih not in self._handles:
             raise NetstackError(ENOENT, f"{ih.name}: no such interrupt; it is gone already")
-        self._mask(ih)
-        self._quiesce(ih)
-        self.engine.cross_call(ih.cpu, lambda: self._remove(ih))
+        first = ih.first or ih
+        self._mask(first)
+        self._quiesce(first)
+        if first is not ih or first.others:
+            self.engine.cross_call(first.cpu, lambda: self._leave(first, ih))
+            first.source.unmask()
+        else:
+            self.engine.cross_call(ih.cpu, lambda: self._remove(ih))
         self._handles.remove(ih)
+
+    def reserve(self, count: int, name: str) -> tuple[int, int]:
+        """Keep ``count`` (a power of two) contiguous, aligned slots on one CPU; return CPU and first.
+
+        For the messages of an MSI device.   Raises: NetstackError -- ENOMEM, there is no such run.
+        """
+        for cpu, slots in enumerate(self._slots):
+            if self._shielded[cpu]:
+                continue
+            for first in range(0, VECTOR_MAX, count):
+                run = range(first, first + count)
+                if all(slots[slot] is None and (cpu, slot) not in self._reserved for slot in run):
+                    self._reserved.update((cpu, slot) for slot in run)
+                    return cpu, first
+        raise NetstackError(ENOMEM, f"{name}: no {count} contiguous interrupt slots are free")
+
+    def unreserve(self, cpu: int, first: int, count: int) -> None:
+        """Give back what ``reserve`` kept and nobody established."""
+        self._reserved.difference_update((cpu, first + i) for i in range(count))
 
     def distribute(self, ih: IntrHandle, cpus: int | Iterable[int]) -> tuple[int, ...]:
         """Move an interrupt to the lowest CPU of a set; return the CPUs it was on.
@@ -108,6 +153,10 @@ class IntrRegistry:
         wanted = sorted({cpus} if isinstance(cpus, int) else {int(cpu) for cpu in cpus})
         if ih not in self._handles:
             raise NetstackError(ENOENT, f"{ih.name}: no such interrupt; it is gone")
+        ih = ih.first or ih
+        if getattr(ih.source, "is_fixed", False):
+            text = "messages of one MSI device move together or not at all"
+            raise NetstackError(ENOTSUP, f"{ih.name}: {text}; use MSI-X")
         if not wanted or not 0 <= wanted[0] < len(self._slots):
             raise NetstackError(EINVAL, f"{ih.name}: no CPU {wanted}; there are {len(self._slots)}")
         new = wanted[0]
@@ -133,8 +182,9 @@ class IntrRegistry:
     def list(self) -> Sequence[IntrRow]:
         """Return one row per interrupt, in the order they were established."""
         return [
-            IntrRow(ih.name, ih.intrid, self._counts(ih), (ih.cpu,), _device(ih.name))
+            IntrRow(ih.name, ih.intrid, self._counts(ih), (ih.cpu,), _devices(ih))
             for ih in self._handles
+            if ih.first is None
         ]
 
     def find(self, name: str) -> IntrHandle:
@@ -159,7 +209,7 @@ class IntrRegistry:
         self._shielded[cpu] = not allowed
         if allowed:
             return
-        for ih in [ih for ih in self._handles if ih.cpu == cpu]:
+        for ih in [ih for ih in self._handles if ih.cpu == cpu and ih.first is None]:
             self.distribute(ih, self._lowest_open(ih.name))
 
     def is_intr(self, cpu: int) -> bool:
@@ -169,7 +219,9 @@ class IntrRegistry:
     def ipl(self, cpu: Cpu, slot: int) -> int:
         """Return the level of what is bound to a slot; a stray interrupt counts as IPL_HIGH."""
         ih = self._slots[cpu.index][slot]
-        return int(IPL.HIGH) if ih is None else ih.ipl
+        if ih is None:
+            return int(IPL.HIGH)
+        return min(each.ipl for each in (ih, *ih.others)) if ih.others else ih.ipl
 
     def deliver(self, cpu: Cpu, slot: int) -> None:
         """Run the handler of an interrupt that was taken off the pending word.
@@ -184,23 +236,77 @@ class IntrRegistry:
         cpu.block.count_one(slot)
         ih.active += 1
         try:
-            needs_lock = self.kernel_lock.locks_of(ih.is_mpsafe)
-            fn = self._run_locked if needs_lock else self._run_alone
-            run_handler(self.engine, cpu, "hard", ih.ipl, ih.name, fn, ih)
+            if getattr(ih.source, "is_shared", False):
+                self._deliver_line(cpu, ih)
+            else:
+                self._run(cpu, ih, self._fn_of(ih))
         finally:
             ih.active -= 1
 
-    def _run_alone(self, ih: IntrHandle) -> None:
-        self.engine.charge("hardintr")
-        ih.fn(ih.arg)
+    def _deliver_line(self, cpu: Cpu, first: IntrHandle) -> None:
+        """Run the handlers of a shared line until the line is quiet or the next activation."""
+        first.unclaimed += 1
+        for ih in sorted((first, *first.others), key=lambda each: -each.ipl):
 
-    def _run_locked(self, ih: IntrHandle) -> None:
+            self._run(cpu, ih, self._claim)
+        if first.unclaimed:
+            self.stray += 1
+        if first.unclaimed >= UNCLAIMED_MAX:
+            first.source.mask()
+            first.unclaimed = 0
+            self.masked_lines.append(first.intrid)
+        else:
+            first.source.eoi()  # type: ignore[attr-defined]
+
+    def _claim(self, ih: IntrHandle) -> None:
+        """Run one handler of a line; False from it: the interrupt was another's."""
+        if self._fn_of(ih)(ih) is not False:
+            (ih.first or ih).unclaimed = 0
+
+    def _run(self, cpu: Cpu, ih: IntrHandle, fn: Callable[[IntrHandle], object]) -> None:
+        run_handler(self.engine, cpu, "hard", ih.ipl, ih.name, fn, ih)
+
+    def _fn_of(self, ih: IntrHandle) -> Callable[[IntrHandle], object]:
+        needs_lock = self.kernel_lock.locks_of(ih.is_mpsafe)
+        return self._run_locked if needs_lock else self._run_alone
+
+    def _run_alone(self, ih: IntrHandle) -> object:
+        self.engine.charge("hardintr")
+        return ih.fn(ih.arg)
+
+    def _run_locked(self, ih: IntrHandle) -> object:
         self.engine.charge("hardintr")
         self.kernel_lock.enter()
         try:
-            ih.fn(ih.arg)
+            return ih.fn(ih.arg)
         finally:
             self.kernel_lock.exit()
+
+    def _join(
+        self, first: IntrHandle, name: str, ipl: int, fn: Callable[[Any], object], arg: Any, mpsafe: bool
+    ) -> IntrHandle:
+        """Add a handler to a source that has one.  No compiled handler knows how to share."""
+        if not getattr(first.source, "is_shared", False) or first.kind != "python":
+            raise NetstackError(EBUSY, f"{name}: {first.intrid} has the handler of {first.name}")
+        ih = IntrHandle(
+            name, first.intrid, first.source, ipl, fn, arg, mpsafe, "python", None, 0, first.cpu, first.slot
+        )
+        ih.first = first
+        self._handles.append(ih)
+        self.engine.cross_call(first.cpu, lambda: first.others.append(ih))
+        return ih
+
+    def _leave(self, first: IntrHandle, ih: IntrHandle) -> None:
+        """Take a handler out of a chain, on the chain's CPU; its source is masked and quiet."""
+        if ih is not first:
+            first.others.remove(ih)
+            return
+        heir, *rest = first.others
+        heir.first, heir.others = None, rest
+        heir.cpu, heir.slot, heir.saved = first.cpu, first.slot, first.saved
+        for other in rest:
+            other.first = heir
+        self._slots[first.cpu][first.slot] = heir
 
     def _mask(self, ih: IntrHandle) -> None:
         """Mask a source and wait for senders that had found it open: a CPU may be one."""
@@ -237,7 +343,7 @@ class IntrRegistry:
 
     def _free_slot(self, cpu: int, name: str) -> int:
         for slot, ih in enumerate(self._slots[cpu]):
-            if ih is None:
+            if ih is None and (cpu, slot) not in self._reserved:
                 return slot
         raise NetstackError(EBUSY, f"{name}: CPU {cpu} has no free interrupt slot; choose another")
 
@@ -248,9 +354,9 @@ class IntrRegistry:
         raise NetstackError(ENOENT, f"{name}: no CPU takes interrupts; 'intr' lets one")
 
 
-def _device(name: str) -> str:
-    """Return the device part of an interrupt's name: ``wm0`` of ``wm0 RX1``."""
-    return name.partition(" ")[0]
+def _devices(ih: IntrHandle) -> str:
+    """Return the device parts of the names on a source: ``wm0`` of ``wm0 RX1``; several with commas."""
+    return ", ".join(dict.fromkeys(each.name.partition(" ")[0] for each in (ih, *ih.others)))
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from netstack._fast.cpu import SoftintTable
-from netstack._fast.intr import IntrController, IntrSource
+from netstack._fast.intr import IntrController
 from netstack._fast.lock import SpinLock
 from netstack._fast.pserialize import PSerialize
 from netstack._fast.queue import RxQueue, TxQueue
@@ -34,6 +34,7 @@ __all__ = [
     "Softint",
     "Softints",
     "Timer",
+    "Vector",
 ]
 
 
@@ -114,13 +115,30 @@ class Softint:
     runs: int = 0
 
 
+class Vector(Protocol):
+    """The system's side of an interrupt: what an entry of a controller or a table offers.
+
+    An ``IntrSource`` is one; so are a line of an interrupt controller and an MSI-X table entry.
+    One that has ``eoi`` is told when its handlers have run; one with a true ``is_shared`` takes
+    several handlers; one with a true ``is_fixed`` cannot move to another CPU by itself.
+    """
+
+    def route(self, cpu: int, slot: int) -> None: ...
+    def mask(self) -> None: ...
+    def unmask(self) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class IntrHandle:
-    """One handler on an interrupt source.  See ``kern/intr.py``."""
+    """One handler on an interrupt source.  See ``kern/intr.py``.
+
+    Handlers that share a source form a chain that begins with ``first``, which stands for the
+    source: binding, CPU and counts are its.
+    """
 
     name: str
     intrid: str  # "msix0 vec 3"
-    source: IntrSource
+    source: Vector
     ipl: int
     fn: Callable[[Any], object]
     arg: Any
@@ -132,6 +150,9 @@ class IntrHandle:
     slot: int
     saved: dict[int, int] = field(default_factory=dict)  # counts of the CPUs it is not on
     active: int = 0
+    first: IntrHandle | None = None  # None: this is the first
+    others: list[IntrHandle] = field(default_factory=list)  # of the first only
+    unclaimed: int = 0  # activations in a row that no handler recognised
 
 
 class IntrRow(NamedTuple):
@@ -171,7 +192,7 @@ class Intrs(Protocol):
 
     def establish(
         self,
-        source: IntrSource,
+        source: Vector,
         ipl: int,
         fn: Callable[[Any], object],
         arg: Any = None,
@@ -179,12 +200,15 @@ class Intrs(Protocol):
         name: str,
         intrid: str = "",
         cpu: int = 0,
+        slot: int | None = None,
         mpsafe: bool = True,
         kind: str = "python",
         queue: RxQueue | TxQueue | None = None,
         softint: int = 0,
     ) -> IntrHandle: ...
     def disestablish(self, ih: IntrHandle) -> None: ...
+    def reserve(self, count: int, name: str) -> tuple[int, int]: ...
+    def unreserve(self, cpu: int, first: int, count: int) -> None: ...
     def distribute(self, ih: IntrHandle, cpus: int | Iterable[int]) -> tuple[int, ...]: ...
     def list(self) -> Sequence[IntrRow]: ...
     def find(self, name: str) -> IntrHandle: ...

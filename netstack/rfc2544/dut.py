@@ -201,11 +201,15 @@ class Dut:
     def _nic(self, name: str, placement: Placement) -> "Ifnet":
         rx, tx = placement.rx[name], placement.tx[name]
         rate = 0.0 if self.setup.clock == "wall" else WIRE_BITS_PER_S
-        port = self.machine.nic(name, rx_queues=len(rx), tx_queues=len(tx), rate=rate)
+        intr = self.setup.intr
+        port = self.machine.nic(name, rx_queues=len(rx), tx_queues=len(tx), rate=rate, intr=intr)
+        port.hw.tx_port.counting = True
+        if intr != "msix":
+            self.machine.intrctl.affinity(name, cpu=rx[0])
+            return port
         for kind, cpus in (("RX", rx), ("TX", tx)):
             for queue, cpu in enumerate(cpus):
                 self.machine.intrctl.affinity(f"{name} {kind}{queue}", cpu=cpu)
-        port.hw.tx_port.counting = True
         return port
 
     def _bridge(self) -> None:

@@ -206,7 +206,7 @@ class Spy:
         self.order: list[str] = []
         regs = ifp.hw.regs
         names = {regs.offset(name, i): name for name, r in regs.table.items() for i in range(r.instances)}
-        write = regs.write
+        write = ifp.driver.regs.write
 
         def spying(offset: int, value: int) -> None:
             queues = (*ifp.rx_queues, *ifp.tx_queues)
@@ -219,7 +219,7 @@ class Spy:
             )
             write(offset, value)
 
-        regs.write = spying
+        ifp.driver.regs.write = spying
 
 
 def test_stop_masks_then_flags_then_switches_off_and_only_then_empties_rings(machine: Any) -> None:

@@ -12,7 +12,15 @@ from netstack._fast.queue import RxQueue, TxQueue
 from netstack._fast.rss import DEFAULT_KEY
 from netstack.hw.dma import DmaMap
 from netstack.hw.wm import WmModel
-from netstack.hw.wm_regs import DCTL_ENABLE, IVAR_VALID, MRQC_RSS, RCTL_EN, TCTL_EN, ivar_field
+from netstack.hw.wm_regs import (
+    DCTL_ENABLE,
+    GPIE_MULTI_VECTOR,
+    IVAR_VALID,
+    MRQC_RSS,
+    RCTL_EN,
+    TCTL_EN,
+    ivar_field,
+)
 
 SLOTS = 8
 
@@ -57,6 +65,8 @@ class Board:
         self.dma = DmaMap()
         self.hw = WmModel("wm0", self.clock, self.controller, self.dma, 1000)
         self.regs = self.hw.regs
+        self.hw.msix.set_control(enabled=True, masked=False)
+        self.write("GPIE", GPIE_MULTI_VECTOR)
         self.rxqs = [RxQueue(self.ifp, self.pool, i, SLOTS) for i in range(nrx)]
         self.txqs = [TxQueue(self.ifp, self.pool, i, SLOTS) for i in range(ntx)]
         self.ifp.set_txqs(self.txqs, [0, min(1, ntx - 1), 0])

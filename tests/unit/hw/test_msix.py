@@ -9,7 +9,9 @@ from netstack._fast.intr import IntrController
 from netstack._fast.mbuf import MbufPool
 from netstack._fast.pserialize import PSerialize
 from netstack.errors import NetstackError
-from netstack.hw.msix import ENTRY_BYTES, MSI_ADDRESS, MsixTable
+from netstack.hw.msix import MsixTable
+from netstack.hw.pci_regs import MSI_ADDRESS
+from netstack.hw.pci_regs import MSIX_ENTRY_BYTES as ENTRY_BYTES
 
 ADDRESS, UPPER, DATA, CONTROL = 0, 4, 8, 12
 MASKED, OPEN = 1, 0
@@ -23,6 +25,7 @@ class Board:
         pool, soft, psz = MbufPool(8, 3), SoftintTable(), PSerialize(3)
         self.cpus = [CpuBlock(i, self.controller, pool, soft, psz) for i in range(3)]
         self.table = MsixTable(self.controller, 5)
+        self.table.set_control(enabled=True, masked=False)
 
     def write(self, entry: int, field: int, value: int) -> None:
         self.table.write(ENTRY_BYTES * entry + field, value)
@@ -126,5 +129,7 @@ def test_data_has_eight_bits_of_vector() -> None:
     board = Board()
     board.write(0, DATA, 0x4123)
     assert board.read(0, DATA) == 0x23
-    board.write(0, UPPER, 5)  # x86 has no upper half; it is ignored
+    with pytest.raises(NetstackError) as refusal:
+        board.write(0, UPPER, 5)  # an address above 4 GiB is no message address
+    assert refusal.value.errno == EINVAL and "trapped" in str(refusal.value)
     assert board.read(0, UPPER) == 0
