@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "run"]
 
 USAGE = (
-    "intrctl list [-c] [-z] [--json] | intrctl affinity -i interrupt -c cpu"
+    "intrctl list [-c] [-z] [-w seconds [-n rounds]] [--json] | intrctl affinity -i interrupt -c cpu"
     " | intrctl intr -c cpu | intrctl nointr -c cpu"
 )
 
@@ -42,11 +42,8 @@ def run(machine: Machine, argv: list[str]) -> str:
     verb, *words = argv
     intrctl = machine.intrctl
     if verb == "list":
-        options = parse(words, "cz", "json")
-        rows = [row for row in intrctl.list() if "-z" not in options or any(row.counts)]
-        if "--json" in options:
-            return json.dumps([as_dict(row) for row in rows])
-        return compact(rows) if "-c" in options else table(rows, machine.ncpu)
+        options = parse(words, "czw:n:", "json")
+        return watch(machine, options)
     if verb == "affinity":
         options = parse(words, "i:c:")
         if "-i" not in options:
@@ -59,6 +56,30 @@ def run(machine: Machine, argv: list[str]) -> str:
         change(cpu_of(machine, options))
         return ""
     raise usage(USAGE)
+
+
+def watch(machine: Machine, options: dict[str, str]) -> str:
+    """Return the list; with ``-w`` again after so many seconds of machine time, ``-n`` (2) times in all.
+
+    The machine runs meanwhile; each round has running totals.  ``-w 0`` is one round, as on NetBSD,
+    where ``-w`` goes on until it is interrupted: a call that returns its text cannot.
+    """
+    seconds = number(options.get("-w", "0"), "seconds", 2**31 - 1)
+    rounds = number(options.get("-n", "2"), "rounds", 1_000_000) if seconds else 1
+    texts = []
+    for i in range(max(rounds, 1)):
+        if i:
+            machine.run(seconds=seconds)
+        texts.append(listing(machine, options))
+    return "".join(texts)
+
+
+def listing(machine: Machine, options: dict[str, str]) -> str:
+    """Return the list as it is now."""
+    rows = [row for row in machine.intrctl.list() if "-z" not in options or any(row.counts)]
+    if "--json" in options:
+        return json.dumps([as_dict(row) for row in rows]) + ("\n" if "-w" in options else "")
+    return compact(rows) if "-c" in options else table(rows, machine.ncpu)
 
 
 def parse(words: list[str], short: str, *long: str) -> dict[str, str]:
@@ -121,7 +142,7 @@ def as_dict(row: IntrRow) -> dict[str, object]:
 def command(words: tuple[str, ...]) -> None:
     """Show interrupts and choose their CPU: list, affinity, intr, nointr.
 
-    list [-c] [-z] [--json] | affinity -i INTERRUPT -c CPU | intr -c CPU | nointr -c CPU
+    list [-c] [-z] [-w SECONDS [-n ROUNDS]] [--json] | affinity -i INTERRUPT -c CPU | intr -c CPU | nointr -c CPU
 
     In Python: m.command("intrctl affinity -i 'wm0 RX1' -c 1").
     """

@@ -1,8 +1,9 @@
 """The host's side of the bus: a bridge, places for devices, addresses for their memory, interrupt lines.
 
 What firmware does on a PC before the kernel starts.  Functions get places 1, 2, 3 ... on bus 0, and on
-buses 1, 2 ... when it is full, as if behind bridges that are not modelled; their registers get addresses from ``MEMORY_BASE`` up; pins go to four lines in turn, as slots of a board are
-wired: pin A of neighbours lands on different lines.
+buses 1, 2 ... when it is full, as if behind bridges that are not modelled; their registers get addresses
+from ``MEMORY_BASE`` up; pins go to four lines in turn, as slots of a board are wired: pin A of neighbours
+lands on different lines.
 """
 
 from errno import EBUSY

@@ -182,7 +182,7 @@ class IntrRegistry:
     def list(self) -> Sequence[IntrRow]:
         """Return one row per interrupt, in the order they were established."""
         return [
-            IntrRow(ih.name, ih.intrid, self._counts(ih), (ih.cpu,), _devices(ih))
+            IntrRow(_names(ih), ih.intrid, self._counts(ih), (ih.cpu,), _devices(ih))
             for ih in self._handles
             if ih.first is None
         ]
@@ -352,6 +352,11 @@ class IntrRegistry:
             if not is_shielded:
                 return cpu
         raise NetstackError(ENOENT, f"{name}: no CPU takes interrupts; 'intr' lets one")
+
+
+def _names(ih: IntrHandle) -> str:
+    """Return the names of all handlers of a source."""
+    return ", ".join(each.name for each in (ih, *ih.others))
 
 
 def _devices(ih: IntrHandle) -> str:
