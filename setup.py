@@ -9,7 +9,9 @@ Metadata lives in ``pyproject.toml``.  What is decided here is how ``netstack/_f
 Environment, read at build time only:
 
 * ``NETSTACK_CHECKED=1``: asserts, bounds checks and accounting in every module;
-* ``NETSTACK_SANITIZE=address`` or ``thread``: the compiler's sanitizer in every module;
+* ``NETSTACK_SANITIZE=address`` (and undefined behaviour) or ``thread``: gcc's sanitizers in every
+  module, compiled once with ``-O1``; run with ``tests/sanitize/run.py``;
+* ``NETSTACK_OPTIMIZE=g``: another optimisation level than the build's own, for the sanitizers;
 * ``CC``, ``CFLAGS`` as usual.
 
 Generated C and objects land under ``build/`` in a folder per variant, never beside the sources.
@@ -40,6 +42,7 @@ PLAIN = (
     "queue",
     "txq_select",
     "mactable",
+    "macchain",
     "pserialize",
     "lock",
     "dring",
@@ -51,12 +54,23 @@ PLAIN = (
     "wire",
     "probe",
     "hostport",
+    "xdp",
+    "pcq",
+    "chooser",
+    "torture",
+    "torture_rings",
+    "torture_cpus",
+    "torture_table",
 )
 
 # Modules compiled once per level: kernels.pyx becomes kernels_v2, kernels_v3, kernels_explore.
 # The module's name differs from the source's, so Cython does not merge kernels.pxd into it: that
 # header may hold inlines and types only, and kernels.pyx cimports them from it like anyone else.
 PER_LEVEL = ("kernels", "chain")
+
+# Modules compiled with the explorer's hooks and planted errors; not in sanitized builds.
+EXPLORERS = ("explore",)
+EXPLORER_FLAGS = ["-DNETSTACK_EXPLORE=1", "-DNETSTACK_MUTANTS=1"]
 
 IS_X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -73,9 +87,22 @@ LEVELS = (
 
 CHECKED = os.environ.get("NETSTACK_CHECKED", "") not in ("", "0")
 SANITIZE = os.environ.get("NETSTACK_SANITIZE", "")
-if SANITIZE not in ("", "address", "thread"):
+# -fno-wrapv undoes what Python's own flags ask for: a sum beyond int is an error here.
+SANITIZERS = {
+    "": [],
+    "address": ["-fsanitize=address,undefined", "-fno-wrapv"],
+    "thread": ["-fsanitize=thread"],
+}
+if SANITIZE not in SANITIZERS:
     raise SystemExit(f"NETSTACK_SANITIZE={SANITIZE}: expected 'address' or 'thread'")
-VARIANT = "-".join(["checked" if CHECKED else "release"] + ([SANITIZE] if SANITIZE else []))
+OPTIMIZE = os.environ.get("NETSTACK_OPTIMIZE", "") or ("1" if SANITIZE else "3")
+VARIANT = "-".join(
+    ["checked" if CHECKED else "release"]
+    + ([SANITIZE] if SANITIZE else [])
+    + ([f"O{OPTIMIZE}"] if OPTIMIZE != "3" else [])
+)
+if SANITIZE:
+    LEVELS.pop("v3", None)  # the same source with wider words
 
 DIRECTIVES = {
     "language_level": 3,
@@ -88,7 +115,7 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 
-COMPILE_FLAGS = ["-O3", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden"]
+COMPILE_FLAGS = [f"-O{OPTIMIZE}", "-pthread", "-fno-strict-aliasing", "-fvisibility=hidden"]
 # Noise of generated C: inlines this module does not call, messages of asserts compiled out, loops.
 COMPILE_FLAGS += ["-Wno-unused-function", "-Wno-unused-const-variable", "-Wno-sign-compare"]
 COMPILE_FLAGS += ["-g1"] if CHECKED or SANITIZE else ["-g0"]
@@ -96,8 +123,10 @@ LINK_FLAGS = ["-pthread"]
 if CHECKED:
     COMPILE_FLAGS += ["-UNDEBUG", "-DNETSTACK_CHECKED=1"]
 if SANITIZE:
-    COMPILE_FLAGS += [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer"]
-    LINK_FLAGS += [f"-fsanitize={SANITIZE}"]
+    COMPILE_FLAGS += [*SANITIZERS[SANITIZE], "-fno-omit-frame-pointer"]
+    # two builds for ThreadSanitizer: at -O1 it sees the atomics of spin locks, at -Og the locks
+    COMPILE_FLAGS += ["-DNETSTACK_TSAN_LOCKS=1"] if SANITIZE == "thread" and OPTIMIZE == "g" else []
+    LINK_FLAGS += SANITIZERS[SANITIZE]
 
 MISSING_TOOLS = (
     "netstack compiles its kernels and needs {what}: install the packages 'gcc python3-dev' "
@@ -119,6 +148,8 @@ def extension(name, stem, flags=()):
 def extension_groups():
     """Return ``{build folder: [Extension]}``: sources are unique inside a group."""
     groups = {"base": [extension(stem, stem) for stem in PLAIN]}
+    if not SANITIZE:
+        groups["explorers"] = [extension(stem, stem, EXPLORER_FLAGS) for stem in EXPLORERS]
     for level, flags in LEVELS.items():
         groups[level] = [extension(f"{stem}_{level}", stem, flags) for stem in PER_LEVEL]
     return groups
@@ -126,7 +157,7 @@ def extension_groups():
 
 def check_table():
     """Stop when the table and the folder disagree: a source missing, or one nobody listed."""
-    listed = {*PLAIN, *PER_LEVEL}
+    listed = {*PLAIN, *PER_LEVEL, *EXPLORERS}
     there = {path.stem for path in SOURCES.glob("*.pyx")}
     if listed != there:
         raise SystemExit(
@@ -221,6 +252,7 @@ class BuildKernels(build_ext):
                 compiler_directives=DIRECTIVES,
                 nthreads=min(self.parallel, len(extensions)),
                 show_all_warnings=False,
+                emit_linenums=bool(SANITIZE),  # reports name lines of the .pyx
             )
             for ext in translated:
                 by_name[ext.name].sources = ext.sources

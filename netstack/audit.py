@@ -100,6 +100,7 @@ def _wire_tx(ifp: "Ifnet") -> dict[str, int]:
 
 def stats(machine: "Machine") -> dict[str, Any]:
     """Return all counters of a machine; see ``Machine.stats``."""
+    debug = machine.engine.lockdebug
     return {
         "interfaces": {ifp.name: _interface(ifp) for ifp in machine.interfaces.values()},
         "bridges": {name: br.block.counters() for name, br in machine.bridges.items()},
@@ -111,6 +112,7 @@ def stats(machine: "Machine") -> dict[str, Any]:
             "failures": machine.pool.failures,
         },
         "pserialize": {"performs": machine.engine.psz.performs},
+        **({} if debug is None else {"lockdebug": debug.stats()}),
     }
 
 

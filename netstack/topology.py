@@ -32,7 +32,7 @@ from netstack.machine.api import Engine, Lwp
 from netstack.machine.costs import Costs
 from netstack.machine.virtual import VirtualEngine
 from netstack.machine.wall import WallEngine
-from netstack.net.bridge import bridge_intr
+from netstack.net.bridge import bridge_intr, bridge_resume
 from netstack.net.bridge_ctl import Bridge
 from netstack.net.ether import ether_demux, ether_ifattach
 from netstack.net.ifnet import Ifnet
@@ -70,6 +70,7 @@ class Machine:
       busy_poll_us -- wall clock: an idle CPU keeps looking for work this long before it sleeps.
       pserialize -- strategy of read sections: "switch" (the paper's), "membarrier" or "seqcst"; None: "switch" on
       the virtual clock, on the wall clock "membarrier" where the host has it, else "seqcst".
+      lockdebug -- check the use of locks (docs/contexts.md); None: in the checked build only.
     Raises: NetstackError(EINVAL) that names the argument.
     """
 
@@ -86,6 +87,7 @@ class Machine:
         mbufs: int = MBUFS_DEFAULT,
         costs: Costs | None = None,
         busy_poll_us: float = 0.0,
+        lockdebug: bool | None = None,
         pserialize: str | None = None,
     ) -> None:
         _one_of("clock", clock, ("wall", "virtual"))
@@ -122,7 +124,7 @@ class Machine:
         self._units = 0
         self._indices = 0
         self._is_closed = False
-        attach(self.engine)
+        attach(self.engine, lockdebug)
         self.chipset = PciChipset(self.engine)
         self.netisr = Netisr(self)
         self.intrctl = IntrCtl(self.engine, self._select_tx)
@@ -377,7 +379,7 @@ class Machine:
                 elif kind == "input":
                     ifp.if_input(ifp, mv, cpu)
                 else:
-                    ifp.if_transmit(ifp, mv, cpu)
+                    bridge_resume(ifp, mv, cpu)
             except Exception:
                 self.engine.softints.schedule(self._punt)  # the others' frames go on
                 raise

@@ -7,7 +7,7 @@ old one.  All policy is in it: who may send, who may learn, which members a floo
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from netstack._fast.defs cimport PORT_MAX, STAT_SLOTS
 from netstack._fast.ifnet cimport ifnet_t
-from netstack._fast.mactable cimport mactable_t, MacTable
+from netstack._fast.mactable cimport mactable_t, AddressTable
 from netstack._fast.pserialize cimport psz_t, PSerialize
 
 cdef enum:
@@ -28,17 +28,20 @@ cdef struct bport_t:
     uint8_t is_protected
     uint8_t stp                  # BPDUs go to the spanning tree engine
     uint32_t egress              # 0: may send; else 1 + the disposition of what it may not send
+    uint8_t port                 # the member's own number: where its frames go
+    uint8_t tag                  # the number under which sources that arrive here are learned
+    uint16_t pad
     uint32_t nunknown            # flood lists by ingress port, in member order
     uint32_t ngroup
     uint8_t *unknown
     uint8_t *group
 
 cdef struct brmap_t:
-    uint32_t nports              # highest port + 1
+    uint32_t nports              # highest port + 1; tags may be above it
     uint32_t running
     uint32_t forward_control     # forward 01:80:c2:00:00:0x as NetBSD does
     uint32_t pad
-    bport_t port[PORT_MAX + 1]
+    bport_t port[PORT_MAX + 1]   # by the number in a table word; a member's tag leads to the member, a dead one nowhere
     uint8_t lists[1]             # storage of the flood lists
 
 cdef struct brstat_t:            # one per CPU
@@ -61,6 +64,6 @@ cdef struct bridge_t:
 
 cdef class BridgeBlock:
     cdef bridge_t *br
-    cdef readonly MacTable table
+    cdef readonly AddressTable table
     cdef readonly PSerialize psz
     cdef object _map_keep

@@ -9,16 +9,16 @@ from collections import namedtuple as _namedtuple
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from netstack._fast.atomics cimport ns_store_ptr, ACQREL
+from netstack._fast.atomics cimport ns_read_u64, ns_store_u32, RELAXED, ns_store_ptr, ACQREL
 from netstack._fast.ifnet cimport IfnetBlock, NO_PORT
 from netstack._fast.lines cimport own_lines
 
-PortSpec = _namedtuple("PortSpec", "ifnet ingress learn is_protected stp egress_drop unknown group")
+PortSpec = _namedtuple("PortSpec", "ifnet ingress learn is_protected stp egress_drop unknown group tag", defaults=(-1,))
 PortSpec.__doc__ = """One member of a port map.
 
 ifnet: IfnetBlock or None (slot unused) - ingress: "forward", "local", "learn" - learn, is_protected, stp: bool -
 egress_drop: disposition of frames that may not leave here, -1 when they may - unknown, group: ports that a flood from
-here reaches, in order.
+here reaches, in order - tag: number under which sources are learned, -1: the port itself.
 """
 INGRESS = {"forward": int(INGRESS_FORWARD), "local": int(INGRESS_LOCAL), "learn": int(INGRESS_LEARN)}
 _COUNTERS = ("ipackets", "ibytes", "imcasts", "learned", "moved", "table_full", "flooded")
@@ -36,7 +36,7 @@ cdef class _PortMap:
 cdef class BridgeBlock:
     """Bridge ``index`` with its address table and the pserialize object its readers use."""
 
-    def __cinit__(self, index: int, MacTable table not None, PSerialize psz not None):
+    def __cinit__(self, index: int, AddressTable table not None, PSerialize psz not None):
         self.br = <bridge_t *> calloc(1, sizeof(bridge_t))
         if self.br == NULL:
             raise MemoryError()
@@ -82,6 +82,8 @@ cdef class BridgeBlock:
             p.is_protected = spec.is_protected
             p.stp = spec.stp
             p.egress = spec.egress_drop + 1
+            p.port = i
+            p.tag = i if spec.tag < 0 else spec.tag
             for field in (spec.unknown, spec.group):
                 for q in field:
                     if not 0 <= q < <int> n or ports[q].ifnet is None:
@@ -96,12 +98,17 @@ cdef class BridgeBlock:
             for q in spec.group:
                 new.map.lists[at] = q
                 at += 1
+            if spec.tag >= 0 and spec.tag != i:
+                if spec.tag >= PORT_MAX or new.map.port[spec.tag].ifp != NULL \
+                        or (spec.tag < <int> n and ports[spec.tag].ifnet is not None):
+                    raise ValueError(f"port {i} cannot learn as {spec.tag}: no number, or another's")
+                new.map.port[spec.tag] = p[0]
         old = self._map_keep
         ns_store_ptr(&self.br.map, new.map, ACQREL)
         self._map_keep = new
         return old
 
-    def set_table(self, MacTable table not None):
+    def set_table(self, AddressTable table not None):
         """Replace the address table; returns the old one, to be held until a grace period has passed."""
         old = self.table
         ns_store_ptr(&self.br.table, table.table, ACQREL)
@@ -112,13 +119,13 @@ cdef class BridgeBlock:
         """Tell an interface that it is a member: its frames take the bridge's stage table from now on."""
         if not 0 <= port < PORT_MAX:
             raise ValueError(f"no port {port}")
-        ifp.ifp.port = port
+        ns_store_u32(&ifp.ifp.port, port, RELAXED)
         ns_store_ptr(&ifp.ifp.bridge, self.br, ACQREL)
 
     def detach(self, IfnetBlock ifp not None) -> None:
         """Tell an interface that it is a member no longer."""
         ns_store_ptr(&ifp.ifp.bridge, NULL, ACQREL)
-        ifp.ifp.port = NO_PORT
+        ns_store_u32(&ifp.ifp.port, NO_PORT, RELAXED)
 
     def counters(self) -> dict:
         """Frames taken in for forwarding, learning and flooding, summed over CPUs."""
@@ -128,5 +135,5 @@ cdef class BridgeBlock:
         for i in range(STAT_SLOTS):
             words = &self.br.stat[i].ipackets
             for k in range(len(_COUNTERS)):
-                total[k] += words[k]
+                total[k] += ns_read_u64(&words[k])
         return dict(zip(_COUNTERS, total, strict=True))

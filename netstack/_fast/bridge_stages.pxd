@@ -6,6 +6,7 @@ known where it is (the steady state), learning changes nothing and the look-ups 
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from netstack._fast.atomics cimport ns_load_u32, ns_load_u64, RELAXED, ns_count_u64
 from netstack._fast.cpu cimport cpu_t, outlist_t, stat_drop
 from netstack._fast.bridge cimport (bridge_t, brmap_t, bport_t, brstat_t, OUT_UNKNOWN, OUT_GROUP, OUT_STACK, OUT_STP,
                                     OUT_DROP, OUT_LOCAL, INGRESS_FORWARD, INGRESS_LOCAL, INGRESS_LEARN)
@@ -14,7 +15,8 @@ from netstack._fast.dispositions cimport Drop
 from netstack._fast.etherhdr cimport ether_is_control, BPDU_KEY
 from netstack._fast.ifnet cimport ifnet_t, ifstat_t, IFF_LISTEN
 from netstack._fast.kassert cimport KASSERT, ns_likely, ns_unlikely, ns_prefetch
-from netstack._fast.mactable cimport (mactable_t, mac_lookup, mac_learn, mac_bucket1, word_port, word_age, age_of,
+from netstack._fast.macchain cimport rt_learn, rt_lookup
+from netstack._fast.mactable cimport (mactable_t, mac_lookup, mac_bucket1, word_of, word_port, word_age, age_of,
                                       AGE_LOCAL, BUCKET_SLOTS, LEARN_NEW, LEARN_MOVED, LEARN_FULL)
 from netstack._fast.mbuf cimport mbuf_t, pktvec_t, m_dup, m_freem
 from netstack._fast.stages cimport punt, ether_input_one, PUNT_LOCAL
@@ -23,33 +25,24 @@ cdef enum:
     PREFETCH_BUCKETS = 8192      # 512 KiB of buckets: half of a 1 MiB L2
 
 
-cdef inline uint16_t bridge_lookup_one(brmap_t *map, mactable_t *t, uint32_t inport, uint64_t src_word,
-                                       uint64_t dst) noexcept nogil:
-    """Outcome of a unicast frame whose source has been learned: its output port or why it has none."""
-    cdef uint64_t w = mac_lookup(t, dst)
-    cdef uint32_t port
-    cdef bport_t *out
-    if ns_unlikely(word_age(src_word) == AGE_LOCAL) and src_word != 0:
-        if w != 0 and word_age(w) == AGE_LOCAL and map.port[word_port(w)].ifp != NULL:
-            return <uint16_t> (OUT_LOCAL + word_port(w))
+cdef inline uint16_t bridge_outcome(brmap_t *map, uint32_t inport, uint64_t src_word, uint64_t w) noexcept nogil:
+    """Outcome of a unicast frame, by the table's words of its source and destination: a port, or why it has none."""
+    cdef bport_t *out = &map.port[word_port(w)]
+    if ns_unlikely(src_word != 0 and word_age(src_word) == AGE_LOCAL):
+        if w != 0 and word_age(w) == AGE_LOCAL and out.ifp != NULL:
+            return <uint16_t> (OUT_LOCAL + out.port)
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.OWN_SOURCE)
-    if w == 0:
-        return OUT_UNKNOWN
-    port = word_port(w)
+    if w == 0 or out.ifp == NULL:
+        return OUT_UNKNOWN           # not in the table, or under the number of a member that left or was flushed
     if ns_unlikely(word_age(w) == AGE_LOCAL):
-        if map.port[port].ifp == NULL:
-            return <uint16_t> (OUT_DROP + <uint32_t> Drop.NO_MEMBER)
-        return <uint16_t> (OUT_LOCAL + port)
-    if port == inport:
+        return <uint16_t> (OUT_LOCAL + out.port)
+    if out.port == inport:
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.SAME_MEMBER)
-    out = &map.port[port]
-    if ns_unlikely(out.ifp == NULL):
-        return <uint16_t> (OUT_DROP + <uint32_t> Drop.NO_MEMBER)
     if ns_unlikely(out.is_protected and map.port[inport].is_protected):
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.PROTECTED)
     if ns_unlikely(out.egress != 0):
         return <uint16_t> (OUT_DROP + out.egress - 1)
-    return <uint16_t> port
+    return out.port
 
 
 cdef inline uint16_t bridge_decide_one(cpu_t *cpu, brmap_t *map, mactable_t *t, brstat_t *stat, uint32_t inport,
@@ -65,16 +58,16 @@ cdef inline uint16_t bridge_decide_one(cpu_t *cpu, brmap_t *map, mactable_t *t, 
             return OUT_STP
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.CONTROL_ADDR)
     if port.learn and src & 1 == 0 and src != 0:
-        learned = mac_learn(t, src, <uint8_t> inport, cpu.second)
+        learned = rt_learn(t, src, port.tag, cpu.second)
         if learned == LEARN_NEW:
-            stat.learned += 1
+            ns_count_u64(&stat.learned, 1)
         elif learned == LEARN_MOVED:
-            stat.moved += 1
+            ns_count_u64(&stat.moved, 1)
         elif learned == LEARN_FULL:
-            stat.table_full += 1
+            ns_count_u64(&stat.table_full, 1)
     if dst & 1:
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.STP_STATE) if port.ingress == INGRESS_LEARN else OUT_GROUP
-    w = bridge_lookup_one(map, t, inport, mac_lookup(t, src), dst)
+    w = bridge_outcome(map, inport, rt_lookup(t, src), rt_lookup(t, dst))
     if port.ingress == INGRESS_LEARN and w < OUT_LOCAL:
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.STP_STATE)
     return <uint16_t> w
@@ -83,9 +76,9 @@ cdef inline uint16_t bridge_decide_one(cpu_t *cpu, brmap_t *map, mactable_t *t, 
 cdef inline bint bridge_is_steady(cpu_t *cpu, brmap_t *map, mactable_t *t, uint32_t inport,
                                   pktvec_t *vec) noexcept nogil:
     """True when learning would change nothing: every source is known on this port with this second's age."""
-    cdef uint64_t want = (<uint64_t> inport | <uint64_t> age_of(cpu.second) << 8) << 48
+    cdef uint64_t want = word_of(0, map.port[inport].tag, age_of(cpu.second))
     cdef uint32_t i
-    if map.port[inport].ingress != INGRESS_FORWARD or map.port[inport].learn == 0:
+    if map.port[inport].ingress != INGRESS_FORWARD or map.port[inport].learn == 0 or t.chain != NULL:
         return False
     for i in range(vec.n):
         # a group source never is in the table, a group destination needs the slow look
@@ -108,7 +101,7 @@ cdef inline void bridge_decide(cpu_t *cpu, brmap_t *map, mactable_t *t, brstat_t
             ns_prefetch(&t.word[mac_bucket1(t, vec.dst[i]) * BUCKET_SLOTS])
     if ns_likely(bridge_is_steady(cpu, map, t, inport, vec)):
         for i in range(vec.n):
-            out = bridge_lookup_one(map, t, inport, 0, vec.dst[i])
+            out = bridge_outcome(map, inport, 0, mac_lookup(t, vec.dst[i]))
             vec.out[i] = out
             differ |= out ^ vec.out[0]
         vec.one_out = differ == 0 and vec.n != 0 and vec.out[0] < OUT_UNKNOWN
@@ -139,9 +132,9 @@ cdef inline void out_append_all(cpu_t *cpu, pktvec_t *vec, uint32_t port) noexce
 cdef inline void local_copy(cpu_t *cpu, ifnet_t *ifp, ifnet_t *owner, mbuf_t *m, ifstat_t *stat) noexcept nogil:
     """A copy of a group frame for one listener."""
     cdef mbuf_t *copy = m_dup(cpu.pool, cpu.mag, m)
-    stat.copies += 1
+    ns_count_u64(&stat.copies, 1)
     if copy == NULL:
-        stat.drops[<uint32_t> Drop.NO_MBUF] += 1
+        ns_count_u64(&stat.drops[<uint32_t> Drop.NO_MBUF], 1)
     else:
         punt(cpu, ifp, copy, PUNT_LOCAL, owner.index)
 
@@ -157,17 +150,19 @@ cdef inline void bridge_broadcast(cpu_t *cpu, brmap_t *map, ifnet_t *ifp, uint32
     cdef mbuf_t *copy
     if group:
         for k in range(map.nports):
-            if map.port[k].ifp != NULL and map.port[k].ifp.flags & IFF_LISTEN:
+            if map.port[k].ifp == NULL or map.port[k].port != k:
+                continue
+            if ns_load_u32(&map.port[k].ifp.flags, RELAXED) & IFF_LISTEN:
                 local_copy(cpu, ifp, map.port[k].ifp, m, stat)
     if n == 0:
         m_freem(cpu.pool, cpu.mag, m)
-        stat.drops[<uint32_t> Drop.NO_EGRESS] += 1
+        ns_count_u64(&stat.drops[<uint32_t> Drop.NO_EGRESS], 1)
         return
     for k in range(n - 1):
         copy = m_dup(cpu.pool, cpu.mag, m)
-        stat.copies += 1
+        ns_count_u64(&stat.copies, 1)
         if copy == NULL:
-            stat.drops[<uint32_t> Drop.NO_MBUF] += 1
+            ns_count_u64(&stat.drops[<uint32_t> Drop.NO_MBUF], 1)
         else:
             out_append(cpu, vec, ports[k], copy)
     out_append(cpu, vec, ports[n - 1], m)
@@ -184,8 +179,8 @@ cdef inline void bridge_split(cpu_t *cpu, ifnet_t *ifp, brstat_t *bstat, pktvec_
     if vec.one_out:
         # every frame to the same port: the list is the vector as it stands
         out_append_all(cpu, vec, vec.out[0])
-        bstat.ipackets += n
-        bstat.ibytes += vec.nbytes
+        ns_count_u64(&bstat.ipackets, n)
+        ns_count_u64(&bstat.ibytes, vec.nbytes)
         vec.n = 0
         return
     for i in range(n):
@@ -204,7 +199,7 @@ cdef inline void bridge_split(cpu_t *cpu, ifnet_t *ifp, brstat_t *bstat, pktvec_
         elif out >= OUT_LOCAL:
             ether_input_one(cpu, ifp, map.port[out - OUT_LOCAL].ifp, m)
         elif out == OUT_STACK:
-            if vec.dst[i] & 1 or vec.dst[i] == ifp.mac:
+            if vec.dst[i] & 1 or vec.dst[i] == ns_load_u64(&ifp.mac, RELAXED):
                 ether_input_one(cpu, ifp, ifp, m)
             else:
                 m_freem(cpu.pool, cpu.mag, m)
@@ -215,8 +210,8 @@ cdef inline void bridge_split(cpu_t *cpu, ifnet_t *ifp, brstat_t *bstat, pktvec_
         else:
             m_freem(cpu.pool, cpu.mag, m)
             stat_drop(cpu, ifp, out - OUT_DROP, 1)
-    bstat.ipackets += forwarded
-    bstat.ibytes += nbytes
-    bstat.imcasts += mcasts
-    bstat.flooded += flooded
+    ns_count_u64(&bstat.ipackets, forwarded)
+    ns_count_u64(&bstat.ibytes, nbytes)
+    ns_count_u64(&bstat.imcasts, mcasts)
+    ns_count_u64(&bstat.flooded, flooded)
     vec.n = 0

@@ -3,9 +3,12 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from netstack._fast.atomics cimport ns_store_u32, ns_add_u64, ACQREL
+from netstack._fast.atomics cimport (ns_load_ptr, ns_load_u32, ns_store_ptr, RELAXED, ns_count_u64, ns_store_u32,
+                                     ns_add_u64, ACQREL)
 from netstack._fast.dring cimport desc_t, DESC_DD, DESC_EOP
+from netstack._fast.intr cimport intr_raise
 from netstack._fast.lock cimport spin_enter, spin_exit
+from netstack._fast.mutants cimport ns_mutant, MUT_RING_DONE_EARLY
 from netstack._fast.wire cimport cframe_t, fifo_t, gen_t, hwrx_t, txport_t
 
 cdef enum:
@@ -17,24 +20,24 @@ cdef inline cframe_t *fifo_take(fifo_t *fifo) noexcept nogil:
     """Oldest frame or NULL; the lock is held."""
     cdef cframe_t *f = fifo.first
     if f != NULL:
-        fifo.first = f.next
-        fifo.n -= 1
+        ns_store_ptr(&fifo.first, f.next, RELAXED)     # others look at it without the lock
+        ns_store_u32(&fifo.n, fifo.n - 1, RELAXED)
     return f
 
 
 cdef inline bint fifo_put(fifo_t *fifo, cframe_t *f) noexcept nogil:
     """Append; false when the limit is reached.  The lock is held."""
     if fifo.n >= fifo.limit:
-        fifo.refused += 1
+        ns_count_u64(&fifo.refused, 1)
         return False
     f.next = NULL
     if fifo.first == NULL:
-        fifo.first = f
+        ns_store_ptr(&fifo.first, f, RELAXED)
     else:
         fifo.last.next = f
     fifo.last = f
-    fifo.n += 1
-    fifo.passed += 1
+    ns_store_u32(&fifo.n, fifo.n + 1, RELAXED)
+    ns_count_u64(&fifo.passed, 1)
     return True
 
 
@@ -67,17 +70,20 @@ cdef inline uint32_t gen_run(hwrx_t *hw, gen_t *gen, uint32_t avail, uint64_t no
         if behind > gen.burst_max:
             late = <uint64_t> behind - gen.burst_max
             if was_paused:
-                gen.paused += late
+                ns_count_u64(&gen.paused, late)
             else:
-                gen.late += late
+                ns_count_u64(&gen.late, late)
         due = <uint32_t> (<uint64_t> behind - late)
         gen.next_ns += gen.interval_ns * <double> (due + late)
     n = due if due < avail else avail
-    gen.sent += due
-    hw.missed += due - n
+    ns_count_u64(&gen.sent, due)
+    ns_count_u64(&hw.missed, due - n)
     at = gen.at
     for i in range(n):
         d = &hw.desc[(hw.head + i) & hw.mask]
+        if ns_mutant(MUT_RING_DONE_EARLY):
+            ns_store_u32(&d.status, DESC_DD | DESC_EOP, ACQREL)
+            ns_load_u32(&d.status, ACQREL)       # the driver may run here
         memcpy(d.addr, gen.header + at * HEADER_BYTES, HEADER_BYTES)
         d.nbytes = gen.nbytes
         ns_store_u32(&d.status, DESC_DD | DESC_EOP, ACQREL)
@@ -86,7 +92,7 @@ cdef inline uint32_t gen_run(hwrx_t *hw, gen_t *gen, uint32_t avail, uint64_t no
             at = 0
     gen.at = at
     hw.head += n
-    hw.generated += n
+    ns_count_u64(&hw.generated, n)
     return n
 
 
@@ -100,7 +106,7 @@ cdef inline uint32_t cable_run(hwrx_t *hw, uint32_t avail) noexcept nogil:
     while n < avail and hw.cable.first != NULL:
         f = fifo_take(hw.cable)
         if f.nbytes > hw.buffer_bytes:
-            hw.oversize += 1
+            ns_count_u64(&hw.oversize, 1)
         else:
             d = &hw.desc[hw.head & hw.mask]
             memcpy(d.addr, f.data, f.nbytes)
@@ -115,6 +121,25 @@ cdef inline uint32_t cable_run(hwrx_t *hw, uint32_t avail) noexcept nogil:
         f = gone
         gone = f.next
         free(f)
+    return n
+
+
+cdef inline uint32_t hwrx_step(hwrx_t *hw, uint64_t now_ns) noexcept nogil:
+    """What hwrx_run does."""
+    cdef uint32_t n = 0, avail
+    spin_enter(&hw.lock)
+    if hw.enabled == 0:
+        spin_exit(&hw.lock)
+        return 0
+    avail = ns_load_u32(hw.tail, ACQREL) - hw.head
+    if ns_load_ptr(&hw.cable.first, RELAXED) != NULL:
+        n = cable_run(hw, avail)
+    if hw.gen != NULL:
+        n += gen_run(hw, hw.gen, avail - n, now_ns)
+    ns_count_u64(&hw.received, n)
+    spin_exit(&hw.lock)
+    if n and hw.intr != NULL:
+        intr_raise(hw.intr)
     return n
 
 

@@ -12,15 +12,16 @@ the loop
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from netstack._fast.atomics cimport (ns_load_ptr, ns_load_u32, ns_store_u32, ns_load_u64, ns_xchg_u64, ns_xchg_u32,
-                                     ns_pause, RELAXED, ACQREL, NS_IS_EXPLORE, ns_explore_set)
+from netstack._fast.atomics cimport (ns_count_u64, ns_load_ptr, ns_load_u32, ns_store_u32, ns_load_u64, ns_xchg_u64,
+                                     ns_xchg_u32, ns_pause, RELAXED, ACQREL, NS_IS_EXPLORE, ns_explore_set)
 from netstack._fast.bridge cimport brmap_t, bridge_t
 from netstack._fast.bridge_stages cimport bridge_decide, bridge_split
 from netstack._fast.cpu cimport (CpuBlock, cpu_t, rxq_t, softq_t, softent_t, vecent_t, outlist_t, softint_schedule,
                                  softint_next, remote_take, rx_is_ready, ctz64, VEC_PYTHON, VEC_SOFTDRV, SOFT_PYTHON,
                                  SOFT_RX, SOFT_BRIDGE, SOFT_TX, PUNT_INPUT, PUNT_TRANSMIT, FDS_MAX)
 from netstack._fast.defs cimport SOFTINT_MAX, SOFTINT_LEVELS, VECTOR_WORDS, VEC_MAX
-from netstack._fast.idle cimport wall_ns, look_at_fds, sleep_idle
+from netstack._fast.idle cimport (wall_ns, look_at_fds, sleep_idle, stay_paused, pause_ask, pause_is_granted,
+                                  pause_end)
 from netstack._fast.ifnet cimport ifnet_t, IFF_TX_HOOK, TABLE_ETHER, TABLE_BRIDGE, TABLE_PUNT
 from netstack._fast.intr cimport IntrSource, intr_enable
 from netstack._fast.kassert cimport NS_CHECKED, ns_unlikely
@@ -82,7 +83,7 @@ cdef bint stage_bridge(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexcept nogil:
     psz_read_enter(cpu.psz, cpu.index)
     br = <bridge_t *> ns_load_ptr(&ifp.bridge, ACQREL)
     map = <brmap_t *> ns_load_ptr(&br.map, ACQREL) if br != NULL else NULL
-    port = ifp.port
+    port = ns_load_u32(&ifp.port, RELAXED)
     if map == NULL or map.running == 0 or port >= map.nports or map.port[port].ifp != ifp:
         psz_read_exit(cpu.psz, cpu.index)
         return True                          # the next stage is local input
@@ -91,7 +92,7 @@ cdef bint stage_bridge(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexcept nogil:
     for i in range(vec.out_ports):
         out = &cpu.out[cpu.port_order[i]]
         egress = map.port[cpu.port_order[i]].ifp
-        if ns_unlikely(egress.flags & IFF_TX_HOOK):
+        if ns_unlikely(ns_load_u32(&egress.flags, RELAXED) & IFF_TX_HOOK):
             for k in range(out.n):
                 punt(cpu, egress, out.m[k], PUNT_TRANSMIT, egress.index)
         else:
@@ -115,14 +116,14 @@ TABLES[TABLE_PUNT][1] = NULL
 
 cdef inline void walk(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec, uint32_t first) noexcept nogil:
     """Walk the interface's stage table from a stage on."""
-    cdef stage_fn *stage = &TABLES[ifp.table][first]
+    cdef stage_fn *stage = &TABLES[ns_load_u32(&ifp.table, RELAXED)][first]
     while stage[0] != NULL and stage[0](cpu, ifp, vec):
         stage += 1
 
 
 cdef inline void rx_softint(cpu_t *cpu, rxq_t *rxq) noexcept nogil:
     """Receive softint of a queue: up to its limit; then again, or enable the interrupt (paper §3.3)."""
-    cdef uint32_t limit = rxq.limit, done = 0, n, want
+    cdef uint32_t limit = ns_load_u32(&rxq.limit, RELAXED), done = 0, n, want
     while done < limit:
         want = limit - done
         if want > VEC_MAX:
@@ -132,12 +133,12 @@ cdef inline void rx_softint(cpu_t *cpu, rxq_t *rxq) noexcept nogil:
             walk(cpu, rxq.ifp, cpu.vec, 0)
             done += n
         if n < want:
-            if rxq.stopping == 0 and rxq.intr != NULL:
+            if ns_load_u32(&rxq.stopping, RELAXED) == 0 and rxq.intr != NULL:
                 intr_enable(rxq.intr)
             return
     if rx_is_ready(rxq):
         softint_schedule(cpu, rxq.softint)
-    elif rxq.stopping == 0 and rxq.intr != NULL:
+    elif ns_load_u32(&rxq.stopping, RELAXED) == 0 and rxq.intr != NULL:
         intr_enable(rxq.intr)
 
 
@@ -153,7 +154,7 @@ cdef inline void bridge_softint(cpu_t *cpu) noexcept nogil:
 
 cdef inline void classic_hardint(cpu_t *cpu, rxq_t *rxq) noexcept nogil:
     """Hard handler of the classic frame: drain up to the limit, parse, leave the rest to the bridge softint."""
-    cdef uint32_t limit = rxq.limit, done = 0, n, want
+    cdef uint32_t limit = ns_load_u32(&rxq.limit, RELAXED), done = 0, n, want
     while done < limit:
         want = limit - done
         if want > VEC_MAX:
@@ -161,14 +162,14 @@ cdef inline void classic_hardint(cpu_t *cpu, rxq_t *rxq) noexcept nogil:
         n = rx_receive(cpu, rxq, cpu.hardvec, want)
         done += n
         if n:
-            if rxq.ifp.table == TABLE_BRIDGE:
+            if ns_load_u32(&rxq.ifp.table, RELAXED) == TABLE_BRIDGE:
                 if ether_parse(cpu, rxq.ifp, cpu.hardvec):
                     fwdq_put(cpu, rxq.ifp, cpu.hardvec)
             else:
                 walk(cpu, rxq.ifp, cpu.hardvec, 0)
         if n < want:
             break
-    if rxq.stopping == 0 and rxq.intr != NULL:
+    if ns_load_u32(&rxq.stopping, RELAXED) == 0 and rxq.intr != NULL:
         if done == limit and rx_is_ready(rxq):
             # more may be there: the device raises again when it is enabled
             ns_xchg_u32(&rxq.intr.cause, 1)
@@ -190,7 +191,7 @@ cdef inline void serve_soft(cpu_t *cpu, uint32_t handle) noexcept nogil:
             intr_enable(e.txq.intr)
     if cpu.giant != NULL:
         spin_exit(cpu.giant)
-    cpu.softints += 1
+    ns_count_u64(&cpu.softints, 1)
     psz_switchpoint(cpu.psz, cpu.index)
 
 
@@ -199,8 +200,8 @@ cdef inline bint serve_hard(cpu_t *cpu, uint32_t slot) noexcept nogil:
     cdef vecent_t *v = &cpu.vector[slot]
     if v.kind == VEC_PYTHON:
         return False
-    v.count += 1
-    cpu.hardints += 1
+    ns_count_u64(&v.count, 1)
+    ns_count_u64(&cpu.hardints, 1)
     if v.kind == VEC_SOFTDRV:
         softint_schedule(cpu, v.softint)
     elif v.rxq != NULL:
@@ -215,9 +216,9 @@ cdef inline bint serve_hard(cpu_t *cpu, uint32_t slot) noexcept nogil:
 cdef void tell_python(cpu_t *cpu) noexcept nogil:
     """Work for a Python handler has been noted: wake the Python thread, once."""
     cdef uint64_t one = 1
-    if cpu.python_posted == 0:
+    if ns_load_u32(&cpu.python_posted, RELAXED) == 0:
         ns_store_u32(&cpu.python_posted, 1, ACQREL)
-        cpu.gil_returns += 1
+        ns_count_u64(&cpu.gil_returns, 1)
         if cpu.python_eventfd >= 0:
             write(cpu.python_eventfd, &one, 8)
 
@@ -246,6 +247,8 @@ cdef uint32_t soft_round(cpu_t *cpu) noexcept nogil:
     cdef uint32_t n = 0, left
     cdef softq_t *q
     for level in range(SOFTINT_LEVELS - 1, -1, -1):
+        if ns_unlikely(cpu.soft_blocked >> level & 1):
+            continue
         left = cpu.softq[level].tail - cpu.softq[level].head
         while left:
             left -= 1
@@ -262,25 +265,12 @@ cdef uint32_t soft_round(cpu_t *cpu) noexcept nogil:
     return n
 
 
-cdef void stay_paused(cpu_t *cpu) noexcept nogil:
-    """Hand the CPU to its Python thread until that is done."""
-    cdef uint32_t spins = 0
-    psz_switchpoint(cpu.psz, cpu.index)
-    ns_store_u32(&cpu.paused, 1, ACQREL)
-    while ns_load_u32(&cpu.pause_wanted, ACQREL):
-        ns_pause()
-        spins += 1
-        if spins & 63 == 0:
-            sched_yield()
-    ns_store_u32(&cpu.paused, 0, ACQREL)
-
-
 cdef uint32_t run_round(cpu_t *cpu, uint64_t now) noexcept nogil:
     """One round of a CPU: engines driven here, hard interrupts, softints; how much there was to do."""
     cdef uint32_t i, work = 0
     cpu.now_ns = now
     cpu.second = <uint32_t> (now // 1000000000)
-    cpu.loops += 1
+    ns_count_u64(&cpu.loops, 1)
     for i in range(cpu.ngens):
         work += hwrx_run(cpu.gens[i], now)
     if cpu.nfds and cpu.loops % POLL_EVERY == 0:
@@ -363,9 +353,9 @@ def pause(CpuBlock cpu not None) -> None:
     """
     cdef uint32_t spins = 0
     cdef cpu_t *c = cpu.cpu
-    ns_xchg_u32(&c.pause_wanted, 1)
+    pause_ask(c)
     cpu.controller.wake(cpu.index)
-    while ns_load_u32(&c.paused, ACQREL) == 0:
+    while not pause_is_granted(c):
         ns_pause()
         spins += 1
         if spins & 255 == 0:
@@ -378,13 +368,13 @@ def resume(CpuBlock cpu not None) -> None:
     """Python thread: give the CPU back to its loop; what it left undone will wake it again."""
     cdef uint32_t spins = 0, i
     for i in range(SOFTINT_LEVELS):
-        if cpu.cpu.pyq[i].head != cpu.cpu.pyq[i].tail:
+        if cpu.cpu.pyq[i].head != cpu.cpu.pyq[i].tail and not cpu.cpu.soft_blocked >> i & 1:
             tell_python(cpu.cpu)
     for i in range(VECTOR_WORDS):
         if cpu.cpu.pyvec[i]:
             tell_python(cpu.cpu)
-    ns_store_u32(&cpu.cpu.pause_wanted, 0, ACQREL)
-    while ns_load_u32(&cpu.cpu.paused, ACQREL):
+    pause_end(cpu.cpu)
+    while pause_is_granted(cpu.cpu):
         ns_pause()
         spins += 1
         if spins & 255 == 0:

@@ -4,14 +4,17 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from netstack._fast.defs cimport (VEC_MAX, CPU_MAX, VECTOR_MAX, VECTOR_WORDS, SOFTINT_MAX, SOFTINT_LEVELS, PORT_MAX,
                                   TXQ_MAX)
 from netstack._fast.mbuf cimport (mbuf_t, mbufpool_t, magazine_t, pktvec_t, MbufPool)
-from netstack._fast.intr cimport lapic_t, intc_t, intrsrc_t, IntrController, IntrSource
+from netstack._fast.intr cimport lapic_t, intc_t, intrsrc_t, cpu_wake, IntrController, IntrSource
 from netstack._fast.ifnet cimport ifnet_t, ifstat_t
 from netstack._fast.ifqueue cimport ifqueue_t
 from netstack._fast.dring cimport desc_t, dring_t, DESC_DD
 from netstack._fast.wire cimport hwrx_t, hwtx_t
 from netstack._fast.pserialize cimport psz_t, PSerialize
 from netstack._fast.lock cimport spin_t, SpinLock
-from netstack._fast.atomics cimport ns_load_u32, ns_load_u64, ns_xchg_u64, RELAXED, ACQREL
+from netstack._fast.atomics cimport (ns_count_u64, ns_load_u32, ns_load_u64, ns_store_u64, ns_or_u64, ns_xchg_u64,
+                                     RELAXED, ACQREL)
+
+from netstack._fast.mutants cimport ns_mutant, MUT_SOFTINT_CLEAR_LATE, MUT_REMOTE_TAKE_NOT_ATOMIC
 
 cdef extern from * nogil:
     """
@@ -143,6 +146,7 @@ cdef struct cpu_t:
     uint32_t fwdq_tail
     uint32_t fwdq_softint        # handle of the bridge softint, 0 = none
     uint32_t punt_softint        # handle of the Python softint that drains the punt ring, 0 = none
+    uint32_t soft_blocked        # bit per softint level: a Python handler waits for a lock, nothing of it may start
     uint32_t ngens
     hwrx_t *gens[64]
     softq_t softq[SOFTINT_LEVELS]
@@ -175,19 +179,28 @@ cdef inline int softint_next(cpu_t *cpu, uint32_t level) noexcept nogil:
         return -1
     handle = q.handle[q.head & (SOFTINT_MAX - 1)]
     q.head += 1
-    cpu.soft_pending[handle] = 0
+    if not ns_mutant(MUT_SOFTINT_CLEAR_LATE):
+        cpu.soft_pending[handle] = 0     # before the handler runs: what is scheduled meanwhile is not lost
     return <int> handle
 
 
 cdef inline bint rx_is_ready(rxq_t *rxq) noexcept nogil:
     """A received frame waits in the ring; a queue without a ring may always have one."""
-    cdef desc_t *d = &rxq.ring.desc[rxq.ring.next & rxq.ring.mask]
+    cdef desc_t *d = &rxq.ring.desc[ns_load_u32(&rxq.ring.next, RELAXED) & rxq.ring.mask]
     return rxq.rx != NULL or ns_load_u32(&d.status, ACQREL) & DESC_DD != 0
 
 
 cdef inline void stat_drop(cpu_t *cpu, ifnet_t *ifp, uint32_t reason, uint64_t n) noexcept nogil:
     """Count n frames lost for a named reason on the interface they came from."""
-    ifp.stat[cpu.index].drops[reason] += n
+    ns_count_u64(&ifp.stat[cpu.index].drops[reason], n)
+
+cdef inline void softint_post(cpu_t *cpu, uint32_t handle) noexcept nogil:
+    """Ask a CPU, from elsewhere, to schedule a softint."""
+    ns_or_u64(&cpu.lapic.remote_soft[handle >> 6], <uint64_t> 1 << (handle & 63))
+    ns_or_u64(&cpu.intc.cpus_pending, <uint64_t> 1 << cpu.index)
+    if cpu.lapic.eventfd >= 0:
+        cpu_wake(cpu.lapic)
+
 
 cdef inline uint32_t remote_take(cpu_t *cpu) noexcept nogil:
     """Schedule here what other CPUs asked for; how many."""
@@ -196,7 +209,11 @@ cdef inline uint32_t remote_take(cpu_t *cpu) noexcept nogil:
     for w in range(4):
         if ns_load_u64(&cpu.lapic.remote_soft[w], RELAXED) == 0:
             continue
-        bits = ns_xchg_u64(&cpu.lapic.remote_soft[w], 0)
+        if ns_mutant(MUT_REMOTE_TAKE_NOT_ATOMIC):
+            bits = ns_load_u64(&cpu.lapic.remote_soft[w], ACQREL)
+            ns_store_u64(&cpu.lapic.remote_soft[w], 0, RELAXED)
+        else:
+            bits = ns_xchg_u64(&cpu.lapic.remote_soft[w], 0)
         while bits:
             softint_schedule(cpu, 64 * w + <uint32_t> ctz64(bits))
             bits &= bits - 1

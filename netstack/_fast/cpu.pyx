@@ -11,8 +11,7 @@ from anywhere.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from netstack._fast.atomics cimport (ns_load_u64, ns_load_u32, ns_or_u64, ns_and_u64, ACQREL)
-from netstack._fast.intr cimport cpu_wake
+from netstack._fast.atomics cimport ns_read_u64, ns_count_u64, ns_load_u64, ns_load_u32, ns_and_u64, ACQREL
 from netstack._fast.mbuf cimport m_freem, MbufVec
 from netstack._fast.queue cimport RxQueue, TxQueue
 from netstack._fast.ifnet cimport IfnetBlock
@@ -242,15 +241,15 @@ cdef class CpuBlock:
 
     def count(self, slot: int) -> int:
         """Interrupts taken on a slot."""
-        return self.cpu.vector[self._slot(slot)].count
+        return ns_read_u64(&self.cpu.vector[self._slot(slot)].count)
 
     def set_count(self, slot: int, value: int) -> None:
         self.cpu.vector[self._slot(slot)].count = value
 
     def count_one(self, slot: int) -> None:
         """The engine has delivered one interrupt in Python."""
-        self.cpu.vector[self._slot(slot)].count += 1
-        self.cpu.hardints += 1
+        ns_count_u64(&self.cpu.vector[self._slot(slot)].count, 1)
+        ns_count_u64(&self.cpu.hardints, 1)
 
     # Softints.
     def softint_schedule(self, handle: int) -> None:
@@ -261,10 +260,7 @@ cdef class CpuBlock:
     def softint_post_remote(self, handle: int) -> None:
         """Ask this CPU, from elsewhere, to schedule a softint."""
         self.softints._entry(handle)
-        ns_or_u64(&self.cpu.lapic.remote_soft[handle >> 6], <uint64_t> 1 << (handle & 63))
-        ns_or_u64(&self.cpu.intc.cpus_pending, <uint64_t> 1 << self.cpu.index)
-        if self.cpu.lapic.eventfd >= 0:
-            cpu_wake(self.cpu.lapic)
+        softint_post(self.cpu, handle)
 
     def softint_take_remote(self) -> int:
         """Schedule what was asked for from elsewhere; how many."""
@@ -292,12 +288,23 @@ cdef class CpuBlock:
         return (self.cpu.softq[level].head != self.cpu.softq[level].tail
                 or self.cpu.pyq[level].head != self.cpu.pyq[level].tail)
 
+    @property
+    def soft_blocked(self) -> int:
+        """Bit per softint level of which nothing may start here; written while the CPU is paused."""
+        return self.cpu.soft_blocked
+
+    @soft_blocked.setter
+    def soft_blocked(self, value: int):
+        self.cpu.soft_blocked = value
+
     # Work for Python handlers, left by the run loop.
     def python_softint(self) -> int:
         """Take the oldest handle, highest level first, that the run loop left for Python; -1 when there is none."""
         cdef int level
         cdef softq_t *q
         for level in range(SOFTINT_LEVELS - 1, -1, -1):
+            if self.cpu.soft_blocked >> level & 1:
+                continue
             q = &self.cpu.pyq[level]
             if q.head != q.tail:
                 return self._take_python(q)
@@ -350,7 +357,9 @@ cdef class CpuBlock:
     def is_idle(self) -> bool:
         """The run loop sleeps and nothing is pending for it or for Python."""
         cdef int level
-        if ns_load_u32(&self.cpu.is_idle, ACQREL) == 0 or self.intr_pending or self.cpu.python_posted:
+        if ns_load_u32(&self.cpu.is_idle, ACQREL) == 0 or ns_load_u32(&self.cpu.python_posted, ACQREL):
+            return False
+        if self.intr_pending:
             return False
         for level in range(4):
             if ns_load_u64(&self.cpu.lapic.remote_soft[level], ACQREL):
@@ -359,8 +368,9 @@ cdef class CpuBlock:
 
     @property
     def counters(self) -> dict:
-        return {"loops": self.cpu.loops, "hardints": self.cpu.hardints, "softints": self.cpu.softints,
-                "idles": self.cpu.idles, "python": self.cpu.gil_returns}
+        return {"loops": ns_read_u64(&self.cpu.loops), "hardints": ns_read_u64(&self.cpu.hardints),
+                "softints": ns_read_u64(&self.cpu.softints), "idles": ns_read_u64(&self.cpu.idles),
+                "python": ns_read_u64(&self.cpu.gil_returns)}
 
     def __repr__(self):
-        return f"<CpuBlock {self.index}: {self.cpu.hardints} interrupts, {self.cpu.softints} softints>"
+        return f"<CpuBlock {self.index}: {ns_read_u64(&self.cpu.hardints)} interrupts>"

@@ -18,7 +18,7 @@ HELP = {
     int(_Drop.OWN_SOURCE): ("own_source", "has the address of a bridge member as its source: our own frame came back"),
     int(_Drop.CONTROL_ADDR): ("control_addr", "addressed to 01:80:c2:00:00:00..0f, which a bridge never forwards"),
     int(_Drop.SAME_MEMBER): ("same_member", "its destination is on the member it came from: filtered"),
-    int(_Drop.NO_MEMBER): ("no_member", "the member it was learned on has left the bridge"),
+    int(_Drop.NO_MEMBER): ("no_member", "the member it was to leave by has left the bridge"),
     int(_Drop.STP_STATE): ("stp_state", "the port state does not let it pass"),
     int(_Drop.PROTECTED): ("protected", "from one protected (private) member to another"),
     int(_Drop.NO_EGRESS): ("no_egress", "unknown or group destination and no other member may send it"),

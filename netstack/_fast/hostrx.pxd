@@ -6,7 +6,7 @@ Outcome: each frame ends in the vector, or as a counted drop of the interface, t
 from libc.errno cimport errno, EAGAIN, EINTR
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ACQREL
+from netstack._fast.atomics cimport ns_count_u64, ns_load_u32, ns_store_u32, ACQREL
 from netstack._fast.cpu cimport cpu_t, rxq_t
 from netstack._fast.dispositions cimport Drop
 from netstack._fast.hostsys cimport (iovec, readv, getsockopt, socklen_t, sockaddr_ll, tpacket3_hdr, tpacket_block_desc,
@@ -45,9 +45,9 @@ cdef struct taprx_t:
 cdef inline void lost(cpu_t *cpu, ifnet_t *ifp, uint32_t reason, uint64_t nbytes) noexcept nogil:
     """Count a frame that was received and does not reach the vector."""
     cdef ifstat_t *stat = &ifp.stat[cpu.index]
-    stat.ipackets += 1
-    stat.ibytes += nbytes
-    stat.drops[reason] += 1
+    ns_count_u64(&stat.ipackets, 1)
+    ns_count_u64(&stat.ibytes, nbytes)
+    ns_count_u64(&stat.drops[reason], 1)
 
 
 cdef inline void finish_header(mbuf_t *m, ifnet_t *ifp, uint32_t nbytes) noexcept nogil:

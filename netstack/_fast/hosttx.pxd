@@ -6,6 +6,7 @@ Outcome: each frame is sent, or a counted drop: TX_ERROR when the host refuses i
 from libc.errno cimport errno, EAGAIN, EBADF, EBADFD, EINTR, EIO, ENETDOWN, ENOBUFS, ENODEV, ENOMEM, ENXIO, EPIPE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from netstack._fast.atomics cimport ns_count_u64
 from netstack._fast.cpu cimport cpu_t, txq_t
 from netstack._fast.dispositions cimport Drop
 from netstack._fast.hostsys cimport iovec, mmsghdr, pollfd, poll, sendmmsg, writev, MSG_DONTWAIT, POLLOUT
@@ -51,7 +52,7 @@ cdef inline Verdict verdict(hosttx_t *tx, int error, uint32_t *tries) noexcept n
         if tries[0] == 0:
             return REFUSED
         tries[0] -= 1
-        tx.retries += 1
+        ns_count_u64(&tx.retries, 1)
         if error == EAGAIN:
             room.fd = tx.fd
             room.events = POLLOUT
@@ -96,9 +97,9 @@ cdef inline uint32_t gather(mbuf_t *m, uint32_t vnet, iovec *iov) noexcept nogil
 
 cdef inline void sent(ifstat_t *stat, mbuf_t *m) noexcept nogil:
     """Count a frame the host took."""
-    stat.opackets += 1
-    stat.obytes += m.m_pktlen
-    stat.omcasts += m.m_data[0] & 1
+    ns_count_u64(&stat.opackets, 1)
+    ns_count_u64(&stat.obytes, m.m_pktlen)
+    ns_count_u64(&stat.omcasts, m.m_data[0] & 1)
 
 
 cdef inline void packet_send(hosttx_t *tx, ifstat_t *stat, uint32_t begin, uint32_t end) noexcept nogil:
@@ -114,7 +115,7 @@ cdef inline void packet_send(hosttx_t *tx, ifstat_t *stat, uint32_t begin, uint3
             if piece == 0:
                 if n:
                     break
-                stat.drops[<uint32_t> Drop.TX_ERROR] += 1
+                ns_count_u64(&stat.drops[<uint32_t> Drop.TX_ERROR], 1)
                 begin += 1
             else:
                 tx.msg[n].msg_hdr.msg_iov = &tx.iov[iovs]
@@ -125,7 +126,7 @@ cdef inline void packet_send(hosttx_t *tx, ifstat_t *stat, uint32_t begin, uint3
         at = 0
         while at < n:
             done = sendmmsg(tx.fd, &tx.msg[at], n - at, MSG_DONTWAIT)
-            tx.calls += 1
+            ns_count_u64(&tx.calls, 1)
             if done > 0:
                 for i in range(<uint32_t> done):
                     sent(stat, tx.batch[begin + at + i])
@@ -133,10 +134,10 @@ cdef inline void packet_send(hosttx_t *tx, ifstat_t *stat, uint32_t begin, uint3
                 continue
             what = verdict(tx, errno, &tries)
             if what == DOWN:
-                stat.drops[<uint32_t> Drop.IF_DOWN] += end - begin - at
+                ns_count_u64(&stat.drops[<uint32_t> Drop.IF_DOWN], end - begin - at)
                 return
             if what == REFUSED:
-                stat.drops[<uint32_t> Drop.TX_ERROR] += 1
+                ns_count_u64(&stat.drops[<uint32_t> Drop.TX_ERROR], 1)
                 at += 1
         begin += n
 
@@ -145,7 +146,7 @@ cdef inline Verdict tap_write(hosttx_t *tx, const iovec *iov, uint32_t n, uint32
     """One frame to the descriptor; AGAIN means done."""
     cdef Verdict what
     while True:
-        tx.calls += 1
+        ns_count_u64(&tx.calls, 1)
         if writev(tx.fd, iov, <int> n) >= 0:
             return AGAIN
         what = verdict(tx, errno, tries)
@@ -195,10 +196,10 @@ cdef inline void tap_send(hosttx_t *tx, ifstat_t *stat, uint32_t begin, uint32_t
             pieces = gather(m, tx.vnet, &tx.iov[0])
             what = tap_write(tx, &tx.iov[0], pieces, &tries) if pieces else REFUSED
         if what == DOWN:
-            stat.drops[<uint32_t> Drop.IF_DOWN] += end - begin
+            ns_count_u64(&stat.drops[<uint32_t> Drop.IF_DOWN], end - begin)
             return
         if what == REFUSED:
-            stat.drops[<uint32_t> Drop.TX_ERROR] += 1
+            ns_count_u64(&stat.drops[<uint32_t> Drop.TX_ERROR], 1)
         else:
             sent(stat, m)
         begin += 1
@@ -214,7 +215,7 @@ cdef inline uint32_t host_start(cpu_t *cpu, txq_t *txq, send_fn send) noexcept n
         if n == 0:
             return total
         if tx.error or tx.fd < 0:
-            stat.drops[<uint32_t> Drop.IF_DOWN] += n
+            ns_count_u64(&stat.drops[<uint32_t> Drop.IF_DOWN], n)
         else:
             send(tx, stat, 0, n)
         for i in range(n):

@@ -5,11 +5,16 @@ work is visible.  One of the two sees the other.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ns_load_u64, ns_fence, ns_pause, ACQREL
+from netstack._fast.atomics cimport (ns_count_u64, ns_load_u32, ns_store_u32, ns_load_u64, ns_xchg_u32, ns_fence,
+                                     ns_pause, ACQREL, NS_IS_EXPLORE)
 from netstack._fast.cpu cimport cpu_t, fdent_t, FDS_MAX
 from netstack._fast.defs cimport VECTOR_WORDS
 from netstack._fast.intr cimport intr_raise
-from netstack._fast.pserialize cimport psz_idle
+from netstack._fast.mutants cimport ns_mutant, MUT_IDLE_NO_LAST_LOOK, MUT_IDLE_NO_FENCE
+from netstack._fast.pserialize cimport psz_idle, psz_switchpoint
+
+cdef extern from "sched.h" nogil:
+    int sched_yield() noexcept
 
 cdef extern from "time.h" nogil:
     cdef struct timespec:
@@ -42,6 +47,33 @@ cdef inline uint64_t wall_ns() noexcept nogil:
     return <uint64_t> ts.tv_sec * 1000000000 + ts.tv_nsec
 
 
+cdef inline void stay_paused(cpu_t *cpu) noexcept nogil:
+    """The loop, between two handlers: hand the CPU to its Python thread until that is done."""
+    cdef uint32_t spins = 0
+    psz_switchpoint(cpu.psz, cpu.index)
+    ns_store_u32(&cpu.paused, 1, ACQREL)
+    while ns_load_u32(&cpu.pause_wanted, ACQREL):
+        ns_pause()
+        spins += 1
+        if spins & 63 == 0 and NS_IS_EXPLORE == 0:
+            sched_yield()
+    ns_store_u32(&cpu.paused, 0, ACQREL)
+
+
+cdef inline void pause_ask(cpu_t *cpu) noexcept nogil:
+    """The Python thread wants the CPU; it has it when pause_is_granted."""
+    ns_xchg_u32(&cpu.pause_wanted, 1)
+
+
+cdef inline bint pause_is_granted(cpu_t *cpu) noexcept nogil:
+    return ns_load_u32(&cpu.paused, ACQREL) != 0
+
+
+cdef inline void pause_end(cpu_t *cpu) noexcept nogil:
+    """Give the CPU back; the next pause_ask must wait until this one is no longer granted."""
+    ns_store_u32(&cpu.pause_wanted, 0, ACQREL)
+
+
 cdef inline bint something_pending(cpu_t *cpu) noexcept nogil:
     """Looked at between announcing sleep and sleeping."""
     cdef uint32_t w
@@ -51,7 +83,7 @@ cdef inline bint something_pending(cpu_t *cpu) noexcept nogil:
     for w in range(4):
         if ns_load_u64(&cpu.lapic.remote_soft[w], ACQREL):
             return True
-    return cpu.stop != 0 or ns_load_u32(&cpu.pause_wanted, ACQREL) != 0
+    return ns_load_u32(&cpu.stop, ACQREL) != 0 or ns_load_u32(&cpu.pause_wanted, ACQREL) != 0
 
 
 cdef inline uint32_t look_at_fds(cpu_t *cpu, int64_t timeout_ns) noexcept nogil:
@@ -99,6 +131,16 @@ cdef inline int64_t generator_wait(cpu_t *cpu, uint64_t now) noexcept nogil:
     return wait
 
 
+cdef inline bint idle_announce(cpu_t *cpu) noexcept nogil:
+    """Announce sleep, then look once more; true when the CPU may sleep until it is woken."""
+    ns_store_u32(&cpu.lapic.sleeping, 1, ACQREL)
+    if ns_mutant(MUT_IDLE_NO_LAST_LOOK):
+        return True
+    if not ns_mutant(MUT_IDLE_NO_FENCE):
+        ns_fence()                               # announce sleep before the last look
+    return not something_pending(cpu)
+
+
 cdef inline void sleep_idle(cpu_t *cpu, uint64_t now) noexcept nogil:
     """Nothing to do: sleep until an interrupt, a post, or the next frame of a generator."""
     cdef int64_t wait = generator_wait(cpu, now)
@@ -107,11 +149,9 @@ cdef inline void sleep_idle(cpu_t *cpu, uint64_t now) noexcept nogil:
         return
     if wait < 0 or wait > IDLE_SLICE_NS:
         wait = IDLE_SLICE_NS
-    cpu.idles += 1
+    ns_count_u64(&cpu.idles, 1)
     psz_idle(cpu.psz, cpu.index, True)
-    ns_store_u32(&cpu.lapic.sleeping, 1, ACQREL)
-    ns_fence()                                   # announce sleep before the last look
-    if not something_pending(cpu):
+    if idle_announce(cpu):
         if generator_wait(cpu, now) < 0:
             ns_store_u32(&cpu.is_idle, 1, ACQREL)
         look_at_fds(cpu, wait)

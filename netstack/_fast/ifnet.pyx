@@ -5,6 +5,8 @@ Context: control plane.  Counters are per CPU and summed on read; exact while no
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+from netstack._fast.atomics cimport (ns_store_ptr, ns_write_u8, ACQREL, ns_load_u32, ns_store_u32, ns_store_u64,
+                                     ns_read_u64, RELAXED, ns_count_u64)
 from netstack._fast.dispositions import NAMES as _NAMES
 from netstack._fast.lines cimport own_lines
 from netstack._fast.mactable cimport key_of, mac_of
@@ -47,11 +49,12 @@ cdef class IfnetBlock:
 
     @property
     def flags(self) -> int:
-        return self.ifp.flags & ~<uint32_t> IFF_TX_HOOK
+        return ns_load_u32(&self.ifp.flags, RELAXED) & ~<uint32_t> IFF_TX_HOOK
 
     @flags.setter
     def flags(self, value: int):
-        self.ifp.flags = (self.ifp.flags & IFF_TX_HOOK) | (<uint32_t> value & ~<uint32_t> IFF_TX_HOOK)
+        cdef uint32_t kept = ns_load_u32(&self.ifp.flags, RELAXED) & IFF_TX_HOOK
+        ns_store_u32(&self.ifp.flags, kept | (<uint32_t> value & ~<uint32_t> IFF_TX_HOOK), RELAXED)
 
     @property
     def mac(self) -> bytes:
@@ -59,7 +62,7 @@ cdef class IfnetBlock:
 
     @mac.setter
     def mac(self, value: bytes):
-        self.ifp.mac = key_of(value)
+        ns_store_u64(&self.ifp.mac, key_of(value), RELAXED)
 
     @property
     def maxlen(self) -> int:
@@ -67,7 +70,7 @@ cdef class IfnetBlock:
 
     @maxlen.setter
     def maxlen(self, value: int):
-        self.ifp.maxlen = value
+        ns_store_u32(&self.ifp.maxlen, value, RELAXED)
 
     @property
     def tx_hook(self) -> bool:
@@ -76,7 +79,8 @@ cdef class IfnetBlock:
 
     @tx_hook.setter
     def tx_hook(self, value: bool):
-        self.ifp.flags = self.ifp.flags | IFF_TX_HOOK if value else self.ifp.flags & ~<uint32_t> IFF_TX_HOOK
+        cdef uint32_t kept = ns_load_u32(&self.ifp.flags, RELAXED) & ~<uint32_t> IFF_TX_HOOK
+        ns_store_u32(&self.ifp.flags, kept | IFF_TX_HOOK if value else kept, RELAXED)
 
     @property
     def table(self) -> str:
@@ -87,7 +91,7 @@ cdef class IfnetBlock:
     def table(self, value: str):
         if value not in TABLES:
             raise ValueError(f"no stage table {value!r}: one of {', '.join(TABLES)}")
-        self.ifp.table = TABLES[value]
+        ns_store_u32(&self.ifp.table, TABLES[value], RELAXED)
 
     @property
     def port(self) -> int:
@@ -99,9 +103,9 @@ cdef class IfnetBlock:
         return self.ifp.ntxq
 
     def set_txqs(self, queues, select) -> None:
-        """Give the interface its TX queues and the CPU-to-queue table (``txq_select``).  Not while traffic flows.
+        """Give the interface its TX queues and the CPU-to-queue table (``txq_select``).
 
-        Without queues, output goes to the Python if_transmit slot.
+        The table may change while traffic flows, the queues may not.  Without queues there is no output.
         """
         cdef TxQueue q
         cdef uint32_t i
@@ -109,10 +113,10 @@ cdef class IfnetBlock:
             raise ValueError("more TX queues than fit, or a selection beyond them")
         self._queues = list(queues)
         for i, q in enumerate(self._queues):
-            self.ifp.txq[i] = q.txq
+            ns_store_ptr(&self.ifp.txq[i], q.txq, RELAXED)
         for i in range(CPU_MAX + 1):
-            self.ifp.txq_of_cpu[i] = select[i] if i < <uint32_t> len(select) else 0
-        self.ifp.ntxq = len(self._queues)
+            ns_write_u8(&self.ifp.txq_of_cpu[i], select[i] if i < <uint32_t> len(select) else 0)
+        ns_store_u32(&self.ifp.ntxq, len(self._queues), ACQREL)
 
     def counters(self, cpu=None) -> dict:
         """Frames and bytes: in, out, delivered up, copies made, originated here; of one CPU or of all."""
@@ -122,7 +126,7 @@ cdef class IfnetBlock:
         for i in (range(STAT_SLOTS) if cpu is None else (cpu,)):
             words = &self.ifp.stat[i].ipackets
             for k in range(len(_COUNTERS)):
-                total[k] += words[k]
+                total[k] += ns_read_u64(&words[k])
         return dict(zip(_COUNTERS, total, strict=True))
 
     def drops(self, cpu=None) -> dict:
@@ -132,7 +136,7 @@ cdef class IfnetBlock:
         for k in range(len(_NAMES)):
             n = 0
             for i in (range(STAT_SLOTS) if cpu is None else (cpu,)):
-                n += self.ifp.stat[i].drops[k]
+                n += ns_read_u64(&self.ifp.stat[i].drops[k])
             if n:
                 out[_NAMES[k]] = n
         return out
@@ -141,15 +145,31 @@ cdef class IfnetBlock:
         """The local stack is about to send ``frames`` frames."""
         if not 0 <= cpu < STAT_SLOTS:
             raise IndexError(f"no CPU {cpu}")
-        self.ifp.stat[cpu].originated += frames
+        ns_count_u64(&self.ifp.stat[cpu].originated, frames)
+
+    def count_in(self, cpu: int, frames: int, nbytes: int) -> None:
+        """Account for a vector that a driver in Python has received: frames and bytes in, one vector."""
+        if not 0 <= cpu < STAT_SLOTS:
+            raise IndexError(f"no CPU {cpu}")
+        ns_count_u64(&self.ifp.stat[cpu].ipackets, frames)
+        ns_count_u64(&self.ifp.stat[cpu].ibytes, nbytes)
+        ns_count_u64(&self.ifp.stat[cpu].rx_vectors, 1)
+
+    def count_out(self, cpu: int, frames: int, nbytes: int, mcasts: int) -> None:
+        """Account for frames that a device of a driver in Python has sent, ``mcasts`` of them to groups."""
+        if not 0 <= cpu < STAT_SLOTS:
+            raise IndexError(f"no CPU {cpu}")
+        ns_count_u64(&self.ifp.stat[cpu].opackets, frames)
+        ns_count_u64(&self.ifp.stat[cpu].obytes, nbytes)
+        ns_count_u64(&self.ifp.stat[cpu].omcasts, mcasts)
 
     def count_lost(self, cpu: int, reason: int, frames: int) -> None:
         """Account for frames that were received but never left their ring: in, and lost for a reason."""
         self.count_drop(cpu, reason, frames)
-        self.ifp.stat[cpu].ipackets += frames
+        ns_count_u64(&self.ifp.stat[cpu].ipackets, frames)
 
     def count_drop(self, cpu: int, reason: int, frames: int = 1) -> None:
         """Account for frames lost outside the kernels, by disposition."""
         if not 0 <= cpu < STAT_SLOTS or not 0 <= reason < len(_NAMES):
             raise IndexError("no such CPU or disposition")
-        self.ifp.stat[cpu].drops[reason] += frames
+        ns_count_u64(&self.ifp.stat[cpu].drops[reason], frames)

@@ -1,9 +1,11 @@
 """if_snd: the bounded send queue of one TX queue (paper §2.1, §5.4)."""
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, RELAXED, ACQREL
+from netstack._fast.atomics cimport ns_count_u64, ns_load_u32, ns_store_u32, RELAXED, ACQREL
 from netstack._fast.lock cimport spin_t, spin_enter, spin_exit
 from netstack._fast.mbuf cimport mbuf_t, MbufPool, MbufVec
+
+from netstack._fast.mutants cimport ns_mutant, MUT_IFQ_PUT_UNLOCKED
 
 cdef struct ifqueue_t:
     spin_t lock                  # guards all below
@@ -33,7 +35,7 @@ cdef inline uint32_t ifq_put_locked(ifqueue_t *q, mbuf_t **m, uint32_t n) noexce
     memcpy(&q.ring[at], m, first * sizeof(void *))
     memcpy(q.ring, m + first, (n - first) * sizeof(void *))
     ns_store_u32(&q.tail, tail + n, ACQREL)
-    q.enqueued += n
+    ns_count_u64(&q.enqueued, n)
     return n
 
 
@@ -56,9 +58,11 @@ cdef inline uint32_t ifq_get_locked(ifqueue_t *q, mbuf_t **m, uint32_t n) noexce
 cdef inline uint32_t ifq_put(ifqueue_t *q, mbuf_t **m, uint32_t n) noexcept nogil:
     """Append under the lock; the caller frees and counts what did not fit."""
     cdef uint32_t done
+    if ns_mutant(MUT_IFQ_PUT_UNLOCKED):
+        return ifq_put_locked(q, m, n)
     spin_enter(&q.lock)
     done = ifq_put_locked(q, m, n)
-    q.dropped += n - done
+    ns_count_u64(&q.dropped, n - done)
     spin_exit(&q.lock)
     return done
 

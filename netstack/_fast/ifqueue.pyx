@@ -6,6 +6,7 @@ Context: any.
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
+from netstack._fast.atomics cimport ns_read_u64
 from netstack._fast.mbuf cimport m_freem, mbufpool_t
 
 
@@ -75,11 +76,11 @@ cdef class IfQueue:
 
     @property
     def enqueued(self) -> int:
-        return self.q.enqueued
+        return ns_read_u64(&self.q.enqueued)
 
     @property
     def dropped(self) -> int:
-        return self.q.dropped
+        return ns_read_u64(&self.q.dropped)
 
     def set_counters(self, head: int) -> None:
         """Start the free-running indices at ``head`` (tests of the wrap at 2**32); the queue must be empty."""

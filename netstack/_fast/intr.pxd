@@ -8,6 +8,9 @@ from netstack._fast.defs cimport CPU_MAX, VECTOR_MAX, VECTOR_WORDS
 from netstack._fast.atomics cimport (ns_load_u32, ns_store_u32, ns_xchg_u32, ns_load_u64, ns_or_u64, ns_and_u64,
                                      ns_add_u64, ns_fence, RELAXED, ACQREL)
 
+from netstack._fast.mutants cimport (ns_mutant, MUT_WAKE_NO_FENCE, MUT_MSIX_NO_RECHECK, MUT_INTR_ENABLE_NO_CAUSE,
+                                     MUT_UNMASK_NO_PENDING)
+
 cdef extern from "unistd.h" nogil:
     long write(int fd, const void *buf, size_t n) noexcept
 
@@ -35,11 +38,17 @@ cdef struct intrsrc_t:
     intc_t *intc
     uint64_t pad[3]
 
+cdef inline bint cpu_must_wake(lapic_t *lapic) noexcept nogil:
+    """The CPU sleeps, and it is for the caller to wake it.  The caller has published the work before."""
+    if not ns_mutant(MUT_WAKE_NO_FENCE):
+        ns_fence()               # the work must be visible before sleeping is read
+    return ns_load_u32(&lapic.sleeping, RELAXED) and ns_xchg_u32(&lapic.sleeping, 0)
+
+
 cdef inline void cpu_wake(lapic_t *lapic) noexcept nogil:
-    """Make a sleeping CPU look at its pending words.  The caller has published the work before."""
+    """Make a sleeping CPU look at its pending words."""
     cdef uint64_t one = 1
-    ns_fence()                   # the work must be visible before sleeping is read
-    if ns_load_u32(&lapic.sleeping, RELAXED) and ns_xchg_u32(&lapic.sleeping, 0):
+    if cpu_must_wake(lapic):
         write(lapic.eventfd, &one, 8)
 
 
@@ -57,11 +66,28 @@ cdef inline void msix_send(intrsrc_t *src) noexcept nogil:
     """Send the message, or remember it in the pending bit while the vector is masked."""
     if ns_load_u32(&src.masked, ACQREL):
         ns_xchg_u32(&src.pending, 1)
-        if ns_load_u32(&src.masked, ACQREL) or ns_xchg_u32(&src.pending, 0) == 0:
+        if ns_mutant(MUT_MSIX_NO_RECHECK) or ns_load_u32(&src.masked, ACQREL) or ns_xchg_u32(&src.pending, 0) == 0:
             return
     ns_add_u64(&src.raised, 1)
     cdef uint32_t route = ns_load_u32(&src.route, ACQREL)
     intc_post(src.intc, route >> 16, route & 0xFFFF)
+
+
+cdef inline void msix_mask(intrsrc_t *src) noexcept nogil:
+    """Set the vector control mask bit: messages wait in the pending bit; one may still be on its way."""
+    ns_xchg_u32(&src.masked, 1)
+
+
+cdef inline void msix_unmask(intrsrc_t *src) noexcept nogil:
+    """Clear the mask bit; a pending message is sent now."""
+    ns_xchg_u32(&src.masked, 0)
+    if not ns_mutant(MUT_UNMASK_NO_PENDING) and ns_xchg_u32(&src.pending, 0):
+        msix_send(src)
+
+
+cdef inline void msix_route(intrsrc_t *src, uint32_t cpu, uint32_t slot) noexcept nogil:
+    """Program address and data.  The entry is masked, and no message is on its way."""
+    ns_store_u32(&src.route, cpu << 16 | slot, ACQREL)
 
 
 cdef inline void intr_raise(intrsrc_t *src) noexcept nogil:
@@ -75,7 +101,7 @@ cdef inline void intr_raise(intrsrc_t *src) noexcept nogil:
 cdef inline void intr_enable(intrsrc_t *src) noexcept nogil:
     """Driver: unmask at the device; a cause that came meanwhile is sent now."""
     ns_xchg_u32(&src.enabled, 1)
-    if ns_load_u32(&src.cause, RELAXED) and ns_xchg_u32(&src.enabled, 0):
+    if not ns_mutant(MUT_INTR_ENABLE_NO_CAUSE) and ns_load_u32(&src.cause, RELAXED) and ns_xchg_u32(&src.enabled, 0):
         ns_xchg_u32(&src.cause, 0)
         msix_send(src)
 

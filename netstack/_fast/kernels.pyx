@@ -12,7 +12,8 @@ from netstack._fast.dispositions import HELP as _HELP
 
 from libc.stdint cimport uint32_t
 
-from netstack._fast.atomics cimport ns_load_ptr, ACQREL, NS_IS_EXPLORE, ns_explore_set
+from netstack._fast.atomics cimport (ns_load_u32, RELAXED, ns_count_u64, ns_load_ptr, ACQREL, NS_IS_EXPLORE,
+                                     ns_explore_set)
 from netstack._fast.bridge cimport BridgeBlock, brmap_t
 from netstack._fast.bridge_stages cimport bridge_decide as _decide, bridge_split as _split
 from netstack._fast.cpu cimport CpuBlock, cpu_t, outlist_t
@@ -80,7 +81,7 @@ def ether_deliver(CpuBlock cpu not None, IfnetBlock ifp not None, MbufVec mv not
     out = mv.frames()
     for i in range(mv.vec.n):
         m_freem(c.pool, c.mag, mv.vec.m[i])
-    ifp.ifp.stat[c.index].delivered += mv.vec.n
+    ns_count_u64(&ifp.ifp.stat[c.index].delivered, mv.vec.n)
     mv.vec.n = 0
     return out
 
@@ -94,7 +95,7 @@ def bridge_decide(CpuBlock cpu not None, BridgeBlock br not None, IfnetBlock ifp
     cdef cpu_t *c = here(cpu, mv)
     cdef brmap_t *map = <brmap_t *> ns_load_ptr(&br.br.map, ACQREL)
     cdef mactable_t *table = <mactable_t *> ns_load_ptr(&br.br.table, ACQREL)
-    cdef uint32_t port = ifp.ifp.port
+    cdef uint32_t port = ns_load_u32(&ifp.ifp.port, RELAXED)
     mv.vec.map = NULL
     if map.running == 0 or port >= map.nports or map.port[port].ifp != ifp.ifp:
         return 0

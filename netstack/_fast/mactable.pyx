@@ -1,20 +1,24 @@
 """The bridge's address table for the control plane: static entries, removal, flush, ageing, listing (paper §3.2.2).
 
-Removal clears one word per entry.  No reader keeps a pointer into the table, so nothing is freed and a removed
-entry needs
-no grace period of its own; one grace period after the words are cleared tells that no lookup made before is still
-in use.
+Removal clears one word per entry.  No reader keeps a pointer into the table, so nothing is freed and a removed entry
+needs no grace period of its own; one grace period after the words are cleared tells that no lookup made before is
+still in use.
 
 Context: control plane, any thread.  Kernels use the inlines of ``mactable.pxd``.
 Limits: sized for ``maxaddr`` and 252 own addresses at a load of at most one half;
 a larger ``maxaddr`` needs a new table (``copy_into``).
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
+
+from netstack._fast.atomics cimport ns_read_u32
 
 cdef enum:
     CHUNK = 8192                 # slots walked per lock acquisition
     OLD_AFTER_S = 120            # an entry not seen this long loses its age code, before the code comes round again
+
+RESULTS = ("known", "refreshed", "moved", "new", "full", "fixed")
+DYNAMIC, STATIC, LOCAL = 1 << KIND_DYNAMIC, 1 << KIND_STATIC, 1 << KIND_LOCAL
 
 
 cdef uint64_t key_of(mac) except? 0xFFFFFFFFFFFFFFFF:
@@ -39,10 +43,118 @@ cdef uint64_t mixed(uint64_t x) noexcept nogil:
     x = (x ^ (x >> 27)) * <uint64_t> 0x94D049BB133111EB
     return x ^ (x >> 31)
 
-RESULTS = ("known", "refreshed", "moved", "new", "full", "fixed")
+
+cdef void pick_fill(pick_t *pick, port, kinds, seen_until) except *:
+    """What to remove, as the walks want it."""
+    pick.port = -1 if port is None else port
+    pick.kinds = kinds
+    pick.seen_until = -1 if seen_until is None else max(seen_until, 0)
+    if seen_until is not None and seen_until < 0:
+        pick.kinds = 0               # nothing was seen before time began
 
 
-cdef class MacTable:
+cdef class RtList:
+    """The temporary buffer of the paper's removal: room for ``capacity`` entries, filled by ``unlink``.
+
+    Made before the lock is taken: making it allocates, filling it does not.  ValueError for no room at all.
+    """
+
+    def __cinit__(self, capacity: int):
+        if capacity < 1:
+            raise ValueError(f"a list of {capacity} entries")
+        self.item = <uint64_t *> malloc(<size_t> capacity * sizeof(uint64_t))
+        if self.item == NULL:
+            raise MemoryError()
+        self.capacity = capacity
+
+    def __dealloc__(self):
+        free(self.item)
+
+    def __len__(self):
+        return self.n
+
+
+cdef class AddressTable:
+    """What the tables have in common: limits, counts, learning, and the copy into another table."""
+
+    @property
+    def maxaddr(self) -> int:
+        return self.table.max
+
+    @property
+    def count(self) -> int:
+        """Dynamic entries."""
+        return ns_read_u32(&self.table.count)
+
+    @property
+    def statics(self) -> int:
+        return ns_read_u32(&self.table.statics)
+
+    @property
+    def locals(self) -> int:
+        return ns_read_u32(&self.table.locals)
+
+    @property
+    def entry_count(self) -> int:
+        """Entries of every kind."""
+        return self.count + self.statics + self.locals
+
+    def held(self, port: int, kind: int = DYNAMIC) -> int:
+        """Entries of one kind with a port number."""
+        return ns_read_u32(&self.table.held[{DYNAMIC: 0, STATIC: 1, LOCAL: 2}[kind]][<uint8_t> port])
+
+    def set_cap(self, port: int, most: int) -> None:
+        """Limit the dynamic entries of a port number; 0: no limit of its own.  Those above it stay until they go."""
+        ns_store_u32(&self.table.cap[<uint8_t> port], most, RELAXED)
+
+    cdef uint64_t _word(self, uint64_t key) noexcept nogil:
+        return 0
+
+    cdef int _learn(self, uint64_t key, uint8_t port, uint32_t second) noexcept nogil:
+        return LEARN_FULL
+
+    cdef int _put(self, uint64_t key, uint8_t port, uint8_t age, uint32_t second, bint replace) noexcept nogil:
+        """Enter a word of any kind, or change the one that is there where asked; 0 when that did not happen."""
+        return 0
+
+    def lookup(self, mac):
+        """(port, age code) of an address, or None."""
+        cdef uint64_t w = self._word(key_of(mac))
+        return (word_port(w), word_age(w)) if w and not word_is_dead(self.table, w) else None
+
+    def learn(self, mac, port: int, second: int) -> str:
+        """What the kernels do with a source: one of ``RESULTS``."""
+        cdef uint64_t key = key_of(mac)
+        if key == 0 or key & 1 or not 0 <= port < 253:
+            raise ValueError("only a unicast source is learned, on a port below 253")
+        return RESULTS[self._learn(key, <uint8_t> port, <uint32_t> second)]
+
+    cdef bint _fix(self, mac, int port, uint8_t age) except -1:
+        cdef uint64_t key = key_of(mac)
+        if key == 0 or key & 1 or not 0 <= port < 253:
+            raise ValueError("a table entry is a unicast address on a port below 253")
+        return self._put(key, <uint8_t> port, age, 0, True)
+
+    def add_static(self, mac, port: int) -> bool:
+        """Enter or turn into a static entry; False when the table is full."""
+        return self._fix(mac, port, AGE_STATIC)
+
+    def add_local(self, mac, port: int) -> bool:
+        """Enter an address of this machine (a member's own); does not count against ``maxaddr``."""
+        return self._fix(mac, port, AGE_LOCAL)
+
+    def copy_into(self, AddressTable other not None) -> int:
+        """Put every entry into another (new, unpublished) table as far as its limit allows; how many."""
+        cdef uint32_t done = 0
+        for mac, port, age, seen in self.entries():
+            done += other._put(key_of(mac), port, age, seen, False)
+        return done
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.count} dynamic, {self.statics} static of {self.maxaddr}>"
+
+
+cdef class MacTable(AddressTable):
     """Room for ``maxaddr`` addresses, hashed with a key made from ``seed``.
 
     Raises ValueError for ``maxaddr`` outside 1..2**24.
@@ -76,23 +188,6 @@ cdef class MacTable:
         free(self._memory)
 
     @property
-    def maxaddr(self) -> int:
-        return self.table.max
-
-    @property
-    def count(self) -> int:
-        """Dynamic entries."""
-        return self.table.count
-
-    @property
-    def statics(self) -> int:
-        return self.table.statics
-
-    @property
-    def locals(self) -> int:
-        return self.table.locals
-
-    @property
     def nbuckets(self) -> int:
         return self.table.nbuckets
 
@@ -100,142 +195,160 @@ cdef class MacTable:
         """Change the limit within what the table was sized for (ValueError beyond)."""
         if not 1 <= maxaddr or 2 * (maxaddr + 256) > self.table.nbuckets * BUCKET_SLOTS:
             raise ValueError(f"this table cannot hold {maxaddr} addresses")
-        self.table.max = maxaddr
+        ns_store_u32(&self.table.max, maxaddr, RELAXED)
 
-    def lookup(self, mac):
-        """(port, age code) of an address, or None."""
-        cdef uint64_t w = mac_lookup(self.table, key_of(mac))
-        return (word_port(w), word_age(w)) if w else None
+    cdef uint64_t _word(self, uint64_t key) noexcept nogil:
+        cdef uint64_t w = mac_lookup(self.table, key)
+        return 0 if w != 0 and word_is_dead(self.table, w) else w
 
-    def learn(self, mac, port: int, second: int) -> str:
-        """What the kernels do with a source: one of ``RESULTS``."""
-        cdef uint64_t key = key_of(mac)
-        if key == 0 or key & 1 or not 0 <= port < 253:
-            raise ValueError("only a unicast source is learned, on a port below 253")
-        return RESULTS[mac_learn(self.table, key, <uint8_t> port, <uint32_t> second)]
+    cdef int _learn(self, uint64_t key, uint8_t port, uint32_t second) noexcept nogil:
+        return mac_learn(self.table, key, port, second)
 
-    cdef bint _fix(self, mac, int port, uint8_t age) except -1:
-        cdef uint64_t key = key_of(mac)
-        cdef uint64_t word = key | <uint64_t> port << 48 | <uint64_t> age << 56
+    cdef int _put(self, uint64_t key, uint8_t port, uint8_t age, uint32_t second, bint replace) noexcept nogil:
+        cdef uint64_t word = word_of(key, port, age)
         cdef uint64_t old = 0
         cdef int64_t at
-        cdef bint done = True
-        if key == 0 or key & 1 or not 0 <= port < 253:
-            raise ValueError("a table entry is a unicast address on a port below 253")
+        cdef int done = 0
         spin_enter(&self.table.lock)
         at = mac_slot(self.table, key)
         if at >= 0:
-            # a learner may refresh a dynamic word at this instant
-            while True:
+            old = ns_load_u64(&self.table.word[at], RELAXED)
+            if word_is_dead(self.table, old):
+                mac_clear_locked(self.table, at, old, True)
+                at = -1
+        if at >= 0 and replace:
+            while not ns_cas_u64(&self.table.word[at], old, word):    # a learner may refresh it at this instant
                 old = ns_load_u64(&self.table.word[at], RELAXED)
-                if ns_cas_u64(&self.table.word[at], old, word):
-                    break
-            self._uncount(old)
-        elif age == AGE_STATIC and self.table.count + self.table.statics >= self.table.max:
-            done = False
-        else:
-            done = mac_put_locked(self.table, key, word, 0)
+            mac_count_locked(self.table, old, -1)
+            done = 1
+        elif at < 0 and (age == AGE_LOCAL or not mac_is_full(self.table)):
+            done = mac_put_locked(self.table, key, word, second)
         if done:
-            if age == AGE_LOCAL:
-                self.table.locals += 1
-            else:
-                self.table.statics += 1
+            mac_count_locked(self.table, word, 1)
         spin_exit(&self.table.lock)
         return done
-
-    cdef void _uncount(self, uint64_t word) noexcept nogil:
-        if word_age(word) == AGE_LOCAL:
-            self.table.locals -= 1
-        elif word_age(word) == AGE_STATIC:
-            self.table.statics -= 1
-        else:
-            ns_store_u32(&self.table.count, self.table.count - 1, RELAXED)
-
-    def add_static(self, mac, port: int) -> bool:
-        """Enter or turn into a static entry; False when the table is full."""
-        return self._fix(mac, port, AGE_STATIC)
-
-    def add_local(self, mac, port: int) -> bool:
-        """Enter an address of this machine (a member's own); does not count against ``maxaddr``."""
-        return self._fix(mac, port, AGE_LOCAL)
 
     def remove(self, mac) -> bool:
         """Remove one entry of any kind; False when it is not there."""
         cdef uint64_t key = key_of(mac)
-        cdef int64_t at
-        if key == 0:
-            return False
-        spin_enter(&self.table.lock)
-        at = mac_slot(self.table, key)
-        if at >= 0:
-            self._clear(at)
-        spin_exit(&self.table.lock)
-        return at >= 0
+        cdef bint was_there = False
+        if key != 0:
+            spin_enter(&self.table.lock)
+            was_there = mac_remove_locked(self.table, key)
+            spin_exit(&self.table.lock)
+        return was_there
 
-    cdef void _clear(self, int64_t at) noexcept nogil:
-        cdef uint64_t w
-        while True:
-            w = ns_load_u64(&self.table.word[at], RELAXED)
-            if ns_cas_u64(&self.table.word[at], w, 0):
-                break
-        self._uncount(w)
+    cdef uint64_t _walk(self, pick_t *pick, RtList kept, bint although_refreshed) noexcept:
+        """Remove what is picked, in pieces, so that learners never wait for long; how many.
 
-    def flush_ports(self, port, static: bool, local: bool) -> int:
-        """Remove entries of one port (None: of all): dynamic ones, and static and local ones where asked."""
-        cdef int wanted = -1 if port is None else port
-        cdef bint with_static = static, with_local = local
-        cdef int64_t at, end, size = <int64_t> self.table.nbuckets * BUCKET_SLOTS
-        cdef uint64_t w
-        cdef uint64_t removed = 0
+        Into a list, if there is one: then in one piece, and nothing when the list is too short (returns -1).
+        """
+        cdef int64_t at = 0, end, size = <int64_t> self.table.nbuckets * BUCKET_SLOTS
+        cdef int64_t piece = CHUNK if kept is None else size
+        cdef uint64_t *item = NULL if kept is None else kept.item
+        cdef uint64_t w, removed = 0
+        cdef uint32_t capacity = 0 if kept is None else kept.capacity
         with nogil:
-            at = 0
             while at < size:
-                end = at + CHUNK if at + CHUNK < size else size
+                end = at + piece if at + piece < size else size
                 spin_enter(&self.table.lock)
+                if item != NULL and self.table.count + self.table.statics + self.table.locals > capacity:
+                    spin_exit(&self.table.lock)
+                    removed = <uint64_t> -1
+                    break
                 while at < end:
                     w = ns_load_u64(&self.table.word[at], RELAXED)
-                    if w != 0 and (wanted < 0 or word_port(w) == wanted) \
-                            and (word_age(w) < AGE_LOCAL or (word_age(w) == AGE_STATIC and with_static)
-                                 or (word_age(w) == AGE_LOCAL and with_local)):
-                        self._clear(at)
+                    if mac_picked(self.table, pick, at, w) and mac_clear_locked(self.table, at, w, although_refreshed):
+                        if item != NULL:
+                            item[removed] = w
                         removed += 1
                     at += 1
                 spin_exit(&self.table.lock)
         return removed
 
-    def age(self, second: int, timeout_s: int) -> int:
-        """Remove dynamic entries not seen for ``timeout_s`` seconds (0: none); how many.
+    def unlink(self, RtList entries not None, port, kinds: int, seen_until=None):
+        """The paper's removal, under the table's lock: unlink entries into the list; how many.
 
-        Must run at least every 120 s while frames pass: it also marks old entries, because age codes come round.
+        Which: those with a port number (None: any), of ``kinds`` (DYNAMIC | STATIC | LOCAL), not seen since a second
+        (None: whenever).  None, and nothing is unlinked, when the table has grown beyond the list.  Allocates nothing.
         """
-        cdef int64_t at, end, size = <int64_t> self.table.nbuckets * BUCKET_SLOTS
+        cdef pick_t pick
+        cdef uint64_t n
+        pick_fill(&pick, port, kinds, seen_until)
+        n = self._walk(&pick, entries, seen_until is None)
+        if n == <uint64_t> -1:
+            return None
+        entries.n = <uint32_t> n
+        return n
+
+    def unlink_macs(self, RtList entries not None, macs):
+        """Like ``unlink``, for a list of addresses."""
+        cdef uint64_t key, w
+        cdef int64_t at
+        for mac in macs:
+            if entries.n == entries.capacity:
+                return None
+            key = key_of(mac)
+            spin_enter(&self.table.lock)
+            at = mac_slot(self.table, key)
+            w = 0 if at < 0 else ns_load_u64(&self.table.word[at], RELAXED)
+            if w != 0 and mac_remove_locked(self.table, key):
+                entries.item[entries.n] = w
+                entries.n += 1
+            spin_exit(&self.table.lock)
+        return entries.n
+
+    def destroy(self, RtList entries not None) -> None:
+        """Readers are gone: destroy what was unlinked.  A word has no memory of its own, so there is nothing to free."""
+        entries.n = 0
+
+    def clear(self, port, kinds: int) -> int:
+        """Remove entries of one port number (None: of all), of ``kinds``, where they stand; how many."""
+        cdef pick_t pick
+        pick_fill(&pick, port, kinds, None)
+        return self._walk(&pick, None, True)
+
+    def flush_ports(self, port, static: bool, local: bool) -> int:
+        """Remove entries of one port (None: of all): dynamic ones, and static and local ones where asked."""
+        return self.clear(port, DYNAMIC | (STATIC if static else 0) | (LOCAL if local else 0))
+
+    def expire(self, seen_until: int) -> int:
+        """Remove dynamic entries last seen in this second or before, unless seen again right now; how many."""
+        cdef pick_t pick
+        pick_fill(&pick, None, DYNAMIC, seen_until)
+        return self._walk(&pick, None, False)
+
+    def mark_old(self, second: int):
+        """Take their age code from entries not seen for 120 s; returns the second the oldest dynamic one was seen.
+
+        Must run at least every 120 s while frames pass, because age codes come round.  None without dynamic entries.
+        """
+        cdef int64_t at, size = <int64_t> self.table.nbuckets * BUCKET_SLOTS
+        cdef int64_t now = second, seen, oldest = -1
         cdef uint64_t w
-        cdef uint64_t removed = 0
-        cdef int64_t now = second, timeout = timeout_s, idle
         with nogil:
-            at = 0
-            while at < size:
-                end = at + CHUNK if at + CHUNK < size else size
-                spin_enter(&self.table.lock)
-                while at < end:
-                    w = ns_load_u64(&self.table.word[at], RELAXED)
-                    if w != 0 and word_age(w) < AGE_LOCAL:
-                        idle = now - <int64_t> ns_load_u32(&self.table.seen[at], RELAXED)
-                        if timeout > 0 and idle >= timeout:
-                            if ns_cas_u64(&self.table.word[at], w, 0):   # fails when refreshed this instant: it stays
-                                self._uncount(w)
-                                removed += 1
-                        elif idle >= OLD_AFTER_S and word_age(w) != AGE_OLD:
-                            ns_cas_u64(&self.table.word[at], w, w & <uint64_t> 0x00FFFFFFFFFFFFFF)
-                    at += 1
-                spin_exit(&self.table.lock)
+            for at in range(size):
+                w = ns_load_u64(&self.table.word[at], RELAXED)
+                if w == 0 or word_age(w) >= AGE_LOCAL or word_is_dead(self.table, w):
+                    continue
+                seen = ns_load_u32(&self.table.seen[at], RELAXED)
+                if oldest < 0 or seen < oldest:
+                    oldest = seen
+                if now - seen >= OLD_AFTER_S and word_age(w) != AGE_OLD:
+                    ns_cas_u64(&self.table.word[at], w, w & <uint64_t> 0x00FFFFFFFFFFFFFF)
+        return None if oldest < 0 else oldest
+
+    def age(self, second: int, timeout_s: int) -> int:
+        """Remove dynamic entries not seen for ``timeout_s`` seconds (0: none), and mark old ones; how many went."""
+        removed = self.expire(second - timeout_s) if timeout_s else 0
+        self.mark_old(second)
         return removed
 
     def trim(self, maxaddr: int) -> int:
         """Remove dynamic entries, last seen first, until at most ``maxaddr`` entries are left; how many."""
         removed = 0
         for _seen, mac in sorted([(e[3], e[0]) for e in self.entries() if e[2] < AGE_LOCAL], reverse=True):
-            if self.table.count + self.table.statics <= maxaddr:
+            if self.count + self.statics <= maxaddr:
                 break
             removed += self.remove(mac)
         return removed
@@ -247,32 +360,43 @@ cdef class MacTable:
         out = []
         for at in range(size):
             w = ns_load_u64(&self.table.word[at], RELAXED)
-            if w != 0:
-                out.append((mac_of(w), word_port(w), word_age(w), self.table.seen[at]))
+            if w != 0 and not word_is_dead(self.table, w):
+                out.append((mac_of(w), word_port(w), word_age(w), ns_read_u32(&self.table.seen[at])))
         return out
 
-    def copy_into(self, MacTable other not None) -> int:
-        """Put every entry into another (new, unpublished) table as far as its limit allows; how many."""
-        cdef uint64_t key
-        cdef uint32_t done = 0
-        cdef int dynamic
-        for mac, port, age, seen in self.entries():
-            key = key_of(mac)
-            dynamic = age < AGE_LOCAL
-            if age != AGE_LOCAL and other.table.count + other.table.statics >= other.table.max:
-                continue
-            spin_enter(&other.table.lock)
-            if mac_slot(other.table, key) < 0 and mac_put_locked(
-                    other.table, key, key | <uint64_t> port << 48 | <uint64_t> age << 56, seen):
-                done += 1
-                if dynamic:
-                    other.table.count += 1
-                elif age == AGE_LOCAL:
-                    other.table.locals += 1
-                else:
-                    other.table.statics += 1
-            spin_exit(&other.table.lock)
-        return done
+    def retire(self, numbers) -> int:
+        """Flush by generation: all entries with these port numbers are as good as absent from now on; how many.
 
-    def __repr__(self):
-        return f"<MacTable {self.count} dynamic, {self.statics} static of {self.maxaddr}>"
+        Touches no entry.  The numbers must leave the port map next; after the grace period that follows, nobody
+        learns with them any more and ``reclaim`` may be called.
+        """
+        cdef uint32_t removed = 0
+        cdef uint8_t number
+        for each in numbers:
+            number = each
+            spin_enter(&self.table.lock)
+            removed += mac_retire_locked(self.table, number)
+            spin_exit(&self.table.lock)
+        return removed
+
+    def reclaim(self) -> list:
+        """Empty the slots of retired numbers; returns those numbers, which may serve again."""
+        cdef int64_t at = 0, end, size = <int64_t> self.table.nbuckets * BUCKET_SLOTS
+        cdef uint32_t number
+        cdef uint64_t w
+        numbers = [number for number in range(NUMBERS) if ns_read_u32(&self.table.dead[number])]
+        if not numbers:
+            return numbers
+        with nogil:
+            while at < size:
+                end = at + CHUNK if at + CHUNK < size else size
+                spin_enter(&self.table.lock)
+                while at < end:
+                    w = ns_load_u64(&self.table.word[at], RELAXED)
+                    if w != 0 and word_is_dead(self.table, w):
+                        mac_clear_locked(self.table, at, w, True)
+                    at += 1
+                spin_exit(&self.table.lock)
+        for each in numbers:
+            ns_store_u32(&self.table.dead[<uint8_t> each], 0, RELAXED)
+        return numbers

@@ -5,10 +5,13 @@ stride is 33
 lines: an odd number, because a power-of-two stride makes all headers collide in a few cache sets.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
+from netstack._fast.atomics cimport ns_count_u32
 from netstack._fast.defs cimport VEC_MAX, CPU_MAX, ETHER_HDR_LEN
 from netstack._fast.kassert cimport KASSERT, NS_CHECKED
 from netstack._fast.lock cimport spin_t, spin_enter, spin_exit
+from netstack._fast.sanitize cimport ns_poison, ns_unpoison
+from netstack._fast.mutants cimport ns_mutant, MUT_DEPOT_LOCK_GAP
 
 cdef enum:
     MBUF_DATA_OFFSET = 50                # so that the IP header starts on its own cache line
@@ -17,6 +20,7 @@ cdef enum:
     MAG_MAX = 1024                       # mbufs one magazine holds; twice the largest burst and more
     M_LIVE = 0x4C495645
     M_FREE = 0x46524545
+    M_POISON = 0x5E5E5E5E                # what a free mbuf holds in checked builds
     M_BCAST = 1
     M_MCAST = 2
 
@@ -85,6 +89,10 @@ cdef inline uint32_t mag_refill(mbufpool_t *pool, magazine_t *mag, uint32_t want
     take = target - mag.n
     if take > pool.depot_n:
         take = pool.depot_n
+    if ns_mutant(MUT_DEPOT_LOCK_GAP):
+        spin_exit(&pool.lock)
+        spin_enter(&pool.lock)
+    KASSERT(take <= pool.depot_n, b"mbuf depot: more taken than there are")
     pool.depot_n -= take
     memcpy(&mag.obj[mag.n], &pool.depot[pool.depot_n], take * sizeof(void *))
     spin_exit(&pool.lock)
@@ -115,10 +123,26 @@ cdef inline uint32_t m_reserve(mbufpool_t *pool, magazine_t *mag, uint32_t want)
     return mag_refill(pool, mag, want)
 
 
+cdef inline void m_poison(mbuf_t *m) noexcept nogil:
+    """Fill what a stale holder might read with nonsense: length, next mbuf, frame."""
+    m.m_next = <mbuf_t *> (<size_t> M_POISON << 32 | M_POISON)     # no address: following it faults
+    m.m_len = m.m_pktlen = M_POISON
+    memset(&m.m_data[0], M_POISON & 0xFF, MBUF_DATA_BYTES)
+
+
+cdef inline bint m_is_poisoned(mbuf_t *m) noexcept nogil:
+    """Nobody has written to the mbuf since m_poison."""
+    cdef uint8_t *byte = &m.m_data[0]
+    return (<size_t> m.m_next == (<size_t> M_POISON << 32 | M_POISON) and m.m_len == M_POISON
+            and byte[0] == M_POISON & 0xFF and memcmp(byte, byte + 1, MBUF_DATA_BYTES - 1) == 0)
+
+
 cdef inline void m_goes_live(mbuf_t *m) noexcept nogil:
-    """Checked builds: the mbuf leaves a magazine."""
-    KASSERT(m.m_state == M_FREE, b"mbuf handed out twice, or written after free")
+    """The mbuf leaves a magazine.  Checked builds: it must have rested there untouched."""
+    ns_unpoison(m, MBUF_STRIDE)
     if NS_CHECKED:
+        KASSERT(m.m_state == M_FREE, b"mbuf handed out twice")
+        KASSERT(m_is_poisoned(m), b"mbuf written after it was freed")
         m.m_state = M_LIVE
 
 
@@ -133,7 +157,7 @@ cdef inline mbuf_t *m_get(mbufpool_t *pool, magazine_t *mag) noexcept nogil:
     """One mbuf with an empty header, or NULL."""
     cdef mbuf_t *m
     if mag.n == 0 and mag_refill(pool, mag, 1) == 0:
-        mag.failures += 1
+        ns_count_u32(&mag.failures, 1)
         return NULL
     m = m_take(mag)
     m.m_next = NULL
@@ -143,17 +167,13 @@ cdef inline mbuf_t *m_get(mbufpool_t *pool, magazine_t *mag) noexcept nogil:
     return m
 
 
-cdef inline void m_poison(mbuf_t *m) noexcept nogil:
-    """Checked builds: make a stale reader of the Ethernet header see nonsense."""
-    memset(&m.m_data[0], 0xDE, ETHER_HDR_LEN)
-
-
 cdef inline void m_goes_free(mbuf_t *m) noexcept nogil:
-    """Checked builds: the mbuf enters a magazine."""
-    KASSERT(NS_CHECKED == 0 or m.m_state == M_LIVE, b"mbuf freed twice")
+    """The mbuf enters a magazine: from now on it is nobody's (AddressSanitizer reports who touches it)."""
     if NS_CHECKED:
+        KASSERT(m.m_state == M_LIVE, b"mbuf freed twice")
         m.m_state = M_FREE
         m_poison(m)
+    ns_poison(m, MBUF_STRIDE)
 
 
 cdef inline uint32_t m_room(mbufpool_t *pool, magazine_t *mag) noexcept nogil:

@@ -69,7 +69,9 @@ cdef class MbufPool:
             self.pool.depot[i] = <mbuf_t *> (self.pool.slab + <size_t> (nmbufs - 1 - i) * MBUF_STRIDE)
             if NS_CHECKED:
                 self.pool.depot[i].m_state = M_FREE
+                m_poison(self.pool.depot[i])
         self.pool.depot_n = nmbufs
+        ns_poison(self.pool.slab, self.slab_bytes)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -77,6 +79,7 @@ cdef class MbufPool:
             free(self.pool.mag[i])
         free(self.pool.depot)
         if self.pool.slab != NULL:
+            ns_unpoison(self.pool.slab, self.slab_bytes)
             munmap(self.pool.slab, self.slab_bytes)
 
     @property

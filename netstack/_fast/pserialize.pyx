@@ -12,18 +12,6 @@ from libc.stdlib cimport calloc, free
 
 import errno as _errno
 
-cdef extern from "unistd.h" nogil:
-    long syscall(long number, ...) noexcept
-
-cdef extern from *:
-    """
-    #include <sys/syscall.h>
-    #ifndef __NR_membarrier
-    #define __NR_membarrier -1
-    #endif
-    """
-    const long __NR_membarrier
-
 cdef extern from "time.h" nogil:
     cdef struct timespec:
         long tv_sec
@@ -33,16 +21,12 @@ cdef extern from "time.h" nogil:
     enum:
         CLOCK_MONOTONIC
 
-cdef enum:
-    MEMBARRIER_PRIVATE_EXPEDITED = 8
-    MEMBARRIER_REGISTER_PRIVATE_EXPEDITED = 16
-
 STRATEGIES = {"seqcst": int(PSZ_SEQCST), "membarrier": int(PSZ_MEMBARRIER), "switch": int(PSZ_SWITCH)}
 
 
 def membarrier_available() -> bool:
     """True when the kernel offers the process-wide expedited barrier (membarrier(2), Linux 4.14)."""
-    return __NR_membarrier >= 0 and syscall(__NR_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0
+    return bool(ns_membarrier_register())
 
 
 cdef class PSerialize:
@@ -84,8 +68,10 @@ cdef class PSerialize:
         psz_read_enter(&self.psz, cpu)
 
     def read_exit(self, cpu: int) -> None:
-        """Close it."""
+        """Close it.  RuntimeError when none is open."""
         self._check(cpu)
+        if self.psz.slot[cpu].depth == 0:
+            raise RuntimeError(f"no read section is open on CPU {cpu}")
         psz_read_exit(&self.psz, cpu)
 
     def switchpoint(self, cpu: int) -> None:
@@ -102,39 +88,19 @@ cdef class PSerialize:
         self._check(cpu)
         return (ns_load_u64(&self.psz.slot[cpu].sections, ACQREL) & 1) == 1
 
+    def checkpoints(self, cpu: int) -> tuple:
+        """Counts of a CPU: read sections begun and ended (odd: one is open), switch points."""
+        self._check(cpu)
+        cdef psz_slot_t *slot = &self.psz.slot[cpu]
+        return ns_load_u64(&slot.sections, ACQREL), ns_load_u64(&slot.switches, ACQREL)
+
     def perform_begin(self) -> None:
         """Start a grace period: note which CPUs have to make progress."""
-        cdef uint32_t i
-        if self.psz.strategy == PSZ_MEMBARRIER:
-            syscall(__NR_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0)
-        else:
-            ns_fence()
-        for i in range(self.psz.ncpu):
-            if self.psz.strategy == PSZ_SWITCH:
-                self._snapshot[i] = ns_load_u64(&self.psz.slot[i].switches, ACQREL)
-                self._left[i] = 1
-            else:
-                self._snapshot[i] = ns_load_u64(&self.psz.slot[i].sections, ACQREL)
-                self._left[i] = <uint32_t> (self._snapshot[i] & 1)
-
-    cdef bint _pass(self, uint32_t cpu) noexcept nogil:
-        cdef psz_slot_t *slot = &self.psz.slot[cpu]
-        if self.psz.strategy == PSZ_SWITCH:
-            # Two, because the first switch point may have been under way when the snapshot was taken.
-            return (ns_load_u64(&slot.switches, ACQREL) - self._snapshot[cpu] >= 2
-                    or ns_load_u64(&slot.idle, ACQREL) == 1)
-        return ns_load_u64(&slot.sections, ACQREL) != self._snapshot[cpu]
+        psz_perform_begin(&self.psz, &self._grace)
 
     def perform_poll(self) -> int:
         """How many CPUs the grace period still waits for; 0 ends it."""
-        cdef uint32_t i
-        left = 0
-        for i in range(self.psz.ncpu):
-            if self._left[i]:
-                if self._pass(i):
-                    self._left[i] = 0
-                else:
-                    left += 1
+        cdef uint32_t left = psz_perform_poll(&self.psz, &self._grace)
         if left == 0:
             self.performs += 1
         return left
@@ -142,7 +108,7 @@ cdef class PSerialize:
     def waiting_for(self) -> list:
         """CPUs that the grace period under way still waits for."""
         cdef uint32_t i
-        return [i for i in range(self.psz.ncpu) if self._left[i]]
+        return [i for i in range(self.psz.ncpu) if self._grace.left[i]]
 
     def perform(self, wait=None, timeout_s: float = 10.0) -> None:
         """Wait until every read section open now has ended.

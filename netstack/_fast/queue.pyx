@@ -5,7 +5,7 @@ Context: control plane (attach, stop, detach).  The data path uses ``rxq_t`` and
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
 
-from netstack._fast.atomics cimport ns_store_u32, ACQREL
+from netstack._fast.atomics cimport ns_read_u64, ns_read_u32, RELAXED, ns_count_u64, ns_store_u32, ACQREL
 from netstack._fast.cpu cimport rx_is_ready
 from netstack._fast.dring cimport desc_t, DESC_DD
 from netstack._fast.ifqueue cimport ifq_init, ifq_destroy, ifq_len, ifq_get
@@ -47,7 +47,7 @@ cdef class RxQueue:
     def limit(self, value: int):
         if value < 1:
             raise ValueError("an activation takes at least one frame")
-        self.rxq.limit = value
+        ns_store_u32(&self.rxq.limit, value, RELAXED)
 
     @property
     def stopping(self) -> bool:
@@ -56,7 +56,7 @@ cdef class RxQueue:
     @stopping.setter
     def stopping(self, value: bool):
         spin_enter(&self.rxq.lock)
-        self.rxq.stopping = value
+        ns_store_u32(&self.rxq.stopping, value, RELAXED)
         spin_exit(&self.rxq.lock)
 
     @property
@@ -69,11 +69,11 @@ cdef class RxQueue:
 
     @property
     def activations(self) -> int:
-        return self.rxq.activations
+        return ns_read_u64(&self.rxq.activations)
 
     @property
     def frames(self) -> int:
-        return self.rxq.frames
+        return ns_read_u64(&self.rxq.frames)
 
     @property
     def held(self) -> int:
@@ -81,7 +81,7 @@ cdef class RxQueue:
         return self._filled()
 
     cdef uint32_t _filled(self) noexcept:
-        return self.rxq.ring.tail - self.rxq.ring.next
+        return ns_read_u32(&self.rxq.ring.tail) - ns_read_u32(&self.rxq.ring.next)
 
     @property
     def is_ready(self) -> bool:
@@ -127,10 +127,11 @@ cdef class RxQueue:
             m_put(&self.pool.pool, mag, m_of_data(self.rxq.ring.desc[at].addr))
             self.rxq.ring.desc[at].addr = NULL
             self.rxq.ring.desc[at].status = 0
-            self.rxq.ring.next += 1
+            ns_store_u32(&self.rxq.ring.next, self.rxq.ring.next + 1, RELAXED)
         spin_exit(&self.pool.pool.control_lock)
         # the device starts again where the driver does: head and tail are 0 (RDH, RDT)
-        self.rxq.ring.tail = self.rxq.ring.next = 0
+        ns_store_u32(&self.rxq.ring.tail, 0, RELAXED)
+        ns_store_u32(&self.rxq.ring.next, 0, RELAXED)
         if self.rxq.hw != NULL:
             self.rxq.hw.head = 0
         return lost
@@ -174,7 +175,7 @@ cdef class TxQueue:
     @stopping.setter
     def stopping(self, value: bool):
         spin_enter(&self.txq.lock)
-        self.txq.stopping = value
+        ns_store_u32(&self.txq.stopping, value, RELAXED)
         spin_exit(&self.txq.lock)
 
     @property
@@ -197,24 +198,24 @@ cdef class TxQueue:
     @property
     def in_ring(self) -> int:
         """Frames given to the device and not yet taken back."""
-        return <uint32_t> (self.txq.ring.tail - self.txq.ring.next)
+        return <uint32_t> (ns_read_u32(&self.txq.ring.tail) - ns_read_u32(&self.txq.ring.next))
 
     @property
     def is_full(self) -> bool:
-        return self.txq.is_full != 0
+        return ns_read_u32(&self.txq.is_full) != 0
 
     @property
     def handovers(self) -> int:
         """Bursts left to the holder of the lock."""
-        return self.txq.handovers
+        return ns_read_u64(&self.txq.handovers)
 
     @property
     def lock_acquired(self) -> int:
-        return self.txq.lock.acquired
+        return ns_read_u64(&self.txq.lock.acquired)
 
     @property
     def lock_contended(self) -> int:
-        return self.txq.lock.contended
+        return ns_read_u32(&self.txq.lock.contended)
 
     def purge(self) -> int:
         """Take everything back to the pool (the device must be disabled, the queue stopping).
@@ -232,21 +233,22 @@ cdef class TxQueue:
             d = &self.txq.ring.desc[self.txq.ring.next & self.txq.ring.mask]
             m = m_of_data(d.addr)
             if d.status & DESC_DD:
-                stat.opackets += 1
-                stat.obytes += d.nbytes
-                stat.omcasts += m.m_flags & (M_BCAST | M_MCAST) != 0
+                ns_count_u64(&stat.opackets, 1)
+                ns_count_u64(&stat.obytes, d.nbytes)
+                ns_count_u64(&stat.omcasts, m.m_flags & (M_BCAST | M_MCAST) != 0)
             else:
                 n += 1
             d.status = 0
             m_freem(&self.pool.pool, mag, m)
-            self.txq.ring.next += 1
-        self.txq.ring.tail = self.txq.ring.next = 0
+            ns_store_u32(&self.txq.ring.next, self.txq.ring.next + 1, RELAXED)
+        ns_store_u32(&self.txq.ring.tail, 0, RELAXED)
+        ns_store_u32(&self.txq.ring.next, 0, RELAXED)
         if self.txq.hw != NULL:
             self.txq.hw.head = self.txq.hw.timed = 0
         while ifq_get(&self.txq.snd, &m, 1):
             m_freem(&self.pool.pool, mag, m)
             n += 1
-        self.txq.is_full = 0
+        ns_store_u32(&self.txq.is_full, 0, RELAXED)
         spin_exit(&self.pool.pool.control_lock)
         spin_exit(&self.txq.lock)
         return n

@@ -5,7 +5,8 @@ counters once
 per vector.  Callers: the thin wrappers of ``kernels.pyx`` and the compiled chain of ``chain.pyx``.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ACQREL
+from netstack._fast.atomics cimport (ns_own_u32, ns_load_ptr, ns_load_u64, RELAXED, ns_count_u32, ns_count_u64,
+                                     ns_load_u32, ns_store_u32, ACQREL)
 from netstack._fast.cpu cimport (cpu_t, rxq_t, txq_t, softint_schedule, stat_drop, PUNT_SLOTS, PUNT_LOCAL, FWDQ_SLOTS)
 from netstack._fast.defs cimport VEC_MAX, ETHER_HDR_LEN, MAC_MASK
 from netstack._fast.dispositions cimport Drop
@@ -15,6 +16,7 @@ from netstack._fast.ifnet cimport ifnet_t, ifstat_t, IFF_LIVE, IFF_LISTEN
 from netstack._fast.kassert cimport KASSERT, ns_likely, ns_unlikely, ns_prefetch
 from netstack._fast.lock cimport spin_enter, spin_exit
 from netstack._fast.mbuf cimport (mbuf_t, pktvec_t, m_reserve, m_goes_live, m_of_data, m_freem, M_BCAST, M_MCAST)
+from netstack._fast.mutants cimport ns_mutant, MUT_RING_TAIL_EARLY
 from netstack._fast.wire cimport hwrx_run
 
 cdef enum:
@@ -26,7 +28,7 @@ cdef inline uint32_t rx_ring(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t lim
 
     Without a fresh mbuf the frame is dropped and its buffer stays in the slot: the ring never shrinks.
     """
-    cdef uint32_t next = rxq.ring.next, mask = rxq.ring.mask, n = 0, taken = 0, have, dropped = 0
+    cdef uint32_t next = ns_own_u32(&rxq.ring.next), mask = rxq.ring.mask, n = 0, taken = 0, have, dropped = 0
     cdef uint32_t room = VEC_MAX if limit > VEC_MAX else limit
     cdef uint64_t nbytes = 0
     cdef desc_t *d
@@ -44,6 +46,9 @@ cdef inline uint32_t rx_ring(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t lim
             dropped += 1
         else:
             have -= 1
+            if ns_mutant(MUT_RING_TAIL_EARLY):
+                ns_store_u32(&rxq.ring.tail, rxq.ring.tail + 1, ACQREL)
+                ns_load_u32(&rxq.ring.tail, ACQREL)      # the device may run here
             m = m_of_data(d.addr)
             m.m_next = NULL
             m.m_len = d.nbytes
@@ -64,15 +69,16 @@ cdef inline uint32_t rx_ring(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t lim
             break
     if taken:
         cpu.mag.n -= n
-        rxq.ring.next = next
-        ns_store_u32(&rxq.ring.tail, rxq.ring.tail + taken, ACQREL)
+        ns_store_u32(&rxq.ring.next, next, RELAXED)
+        if not ns_mutant(MUT_RING_TAIL_EARLY):
+            ns_store_u32(&rxq.ring.tail, ns_own_u32(&rxq.ring.tail) + taken, ACQREL)
         stat = &rxq.ifp.stat[cpu.index]
-        stat.ipackets += taken
-        stat.ibytes += nbytes
+        ns_count_u64(&stat.ipackets, taken)
+        ns_count_u64(&stat.ibytes, nbytes)
         if dropped:
-            cpu.mag.failures += dropped
-            stat.drops[<uint32_t> Drop.NO_MBUF] += dropped
-        if rxq.hw.cable.first != NULL:
+            ns_count_u32(&cpu.mag.failures, dropped)
+            ns_count_u64(&stat.drops[<uint32_t> Drop.NO_MBUF], dropped)
+        if ns_load_ptr(&rxq.hw.cable.first, RELAXED) != NULL:
             # frames wait on the cable for the descriptors just given
             hwrx_run(rxq.hw, cpu.now_ns)
     return n
@@ -97,14 +103,14 @@ cdef inline uint32_t rx_receive(cpu_t *cpu, rxq_t *rxq, pktvec_t *vec, uint32_t 
                     nbytes += vec.m[i].m_pktlen
                     vec.m[i].m_rcvif = vec.rcvif
                 stat = &rxq.ifp.stat[cpu.index]
-                stat.ipackets += n
-                stat.ibytes += nbytes
-        rxq.activations += 1
-        rxq.frames += n
+                ns_count_u64(&stat.ipackets, n)
+                ns_count_u64(&stat.ibytes, nbytes)
+        ns_count_u64(&rxq.activations, 1)
+        ns_count_u64(&rxq.frames, n)
     spin_exit(&rxq.lock)
     vec.n = n
     if n:
-        rxq.ifp.stat[cpu.index].rx_vectors += 1
+        ns_count_u64(&rxq.ifp.stat[cpu.index].rx_vectors, 1)
     return n
 
 
@@ -119,10 +125,10 @@ cdef inline void vec_drop(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec, uint32_t reas
 
 cdef inline uint32_t ether_parse(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexcept nogil:
     """Fill dst and src keys; drop runts, giants, and everything while the interface is down; how many are left."""
-    cdef uint32_t i, n = 0, runts = 0, giants = 0, mcasts = 0, maxlen = ifp.maxlen
+    cdef uint32_t i, n = 0, runts = 0, giants = 0, mcasts = 0, maxlen = ns_load_u32(&ifp.maxlen, RELAXED)
     cdef uint64_t w, dst, nbytes = 0
     cdef mbuf_t *m
-    if ns_unlikely(ifp.flags & IFF_LIVE != IFF_LIVE):
+    if ns_unlikely(ns_load_u32(&ifp.flags, RELAXED) & IFF_LIVE != IFF_LIVE):
         vec_drop(cpu, ifp, vec, <uint32_t> Drop.IF_DOWN)
         return 0
     for i in range(vec.n):
@@ -153,7 +159,7 @@ cdef inline uint32_t ether_parse(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexce
     if giants:
         stat_drop(cpu, ifp, <uint32_t> Drop.GIANT, giants)
     if mcasts:
-        ifp.stat[cpu.index].imcasts += mcasts
+        ns_count_u64(&ifp.stat[cpu.index].imcasts, mcasts)
     return n
 
 
@@ -182,7 +188,7 @@ cdef inline void punt_vec(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec, uint32_t kind
 
 cdef inline void ether_input_one(cpu_t *cpu, ifnet_t *ifp, ifnet_t *owner, mbuf_t *m) noexcept nogil:
     """A frame for the local stack of owner: to its listener, or dropped because there is none."""
-    if owner.flags & IFF_LISTEN:
+    if ns_load_u32(&owner.flags, RELAXED) & IFF_LISTEN:
         punt(cpu, ifp, m, PUNT_LOCAL, owner.index)
     else:
         m_freem(cpu.pool, cpu.mag, m)
@@ -193,7 +199,7 @@ cdef inline void ether_local(cpu_t *cpu, ifnet_t *ifp, pktvec_t *vec) noexcept n
     """Local input of an interface that is in no bridge (or whose bridge is down); consumes the vector."""
     cdef uint32_t i, foreign = 0
     for i in range(vec.n):
-        if vec.dst[i] & 1 or vec.dst[i] == ifp.mac:
+        if vec.dst[i] & 1 or vec.dst[i] == ns_load_u64(&ifp.mac, RELAXED):
             ether_input_one(cpu, ifp, ifp, vec.m[i])
         else:
             m_freem(cpu.pool, cpu.mag, vec.m[i])

@@ -12,9 +12,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, calloc
 from libc.string cimport memcpy, memset
 
-from netstack._fast.atomics cimport ns_load_u32, ns_store_u32, ACQREL
-from netstack._fast.cable cimport (HEADER_BYTES, fifo_take, fifo_put, cframe_new, gen_run, cable_run,
-                                   tx_to_cable)
+from netstack._fast.atomics cimport (ns_read_u64, ns_read_u32, ns_count_u64, ns_load_u32, ns_store_u32, ACQREL)
+from netstack._fast.cable cimport HEADER_BYTES, fifo_take, fifo_put, cframe_new, hwrx_step, tx_to_cable
 from netstack._fast.dring cimport DESC_DD
 from netstack._fast.intr cimport intr_raise
 from netstack._fast.lines cimport own_lines
@@ -28,20 +27,7 @@ cdef enum:
 
 cdef uint32_t hwrx_run(hwrx_t *hw, uint64_t now_ns) noexcept nogil:
     """Receive engine: fill descriptors with what is there now, raise the interrupt; how many frames."""
-    cdef uint32_t n = 0, avail
-    if hw.enabled == 0:
-        return 0
-    spin_enter(&hw.lock)
-    avail = ns_load_u32(hw.tail, ACQREL) - hw.head
-    if hw.cable.first != NULL:
-        n = cable_run(hw, avail)
-    if hw.gen != NULL:
-        n += gen_run(hw, hw.gen, avail - n, now_ns)
-    hw.received += n
-    spin_exit(&hw.lock)
-    if n and hw.intr != NULL:
-        intr_raise(hw.intr)
-    return n
+    return hwrx_step(hw, now_ns)
 
 
 cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
@@ -52,9 +38,10 @@ cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
     cdef desc_t *d
     cdef txport_t *port = hw.port
     cdef double start
-    if hw.enabled == 0:
-        return 0
     spin_enter(&hw.lock)
+    if hw.enabled == 0:
+        spin_exit(&hw.lock)
+        return 0
     tail = ns_load_u32(hw.tail, ACQREL)
     if port.ns_per_byte > 0:
         spin_enter(&port.lock)
@@ -80,9 +67,9 @@ cdef uint32_t hwtx_run(hwtx_t *hw, uint64_t now_ns) noexcept nogil:
         n += 1
     counted = n if is_counting else 0
     hw.head += n
-    hw.frames += n
-    hw.nbytes += nbytes
-    hw.counted += counted
+    ns_count_u64(&hw.frames, n)
+    ns_count_u64(&hw.nbytes, nbytes)
+    ns_count_u64(&hw.counted, counted)
     spin_exit(&hw.lock)
     if n and hw.intr != NULL and port.ns_per_byte > 0:
         intr_raise(hw.intr)
@@ -140,17 +127,17 @@ cdef class Cable:
         return out
 
     def __len__(self):
-        return self.fifo.n
+        return ns_read_u32(&self.fifo.n)
 
     @property
     def passed(self) -> int:
         """Frames ever put on."""
-        return self.fifo.passed
+        return ns_read_u64(&self.fifo.passed)
 
     @property
     def refused(self) -> int:
         """Frames that found it full."""
-        return self.fifo.refused
+        return ns_read_u64(&self.fifo.refused)
 
 
 cdef class Generator:
@@ -200,17 +187,17 @@ cdef class Generator:
     @property
     def sent(self) -> int:
         """Frames offered to the NIC since ``start``."""
-        return self.gen.sent
+        return ns_read_u64(&self.gen.sent)
 
     @property
     def late(self) -> int:
         """Frames the generator itself did not offer in time."""
-        return self.gen.late
+        return ns_read_u64(&self.gen.late)
 
     @property
     def paused(self) -> int:
         """Frames not offered because nobody ran the generator for 100 us or more: the host ran other work."""
-        return self.gen.paused
+        return ns_read_u64(&self.gen.paused)
 
     @property
     def nbytes(self) -> int:
@@ -246,27 +233,27 @@ cdef class HwRxQueue:
 
     @property
     def received(self) -> int:
-        return self.hw.received
+        return ns_read_u64(&self.hw.received)
 
     @property
     def missed(self) -> int:
         """Frames lost for want of a descriptor."""
-        return self.hw.missed
+        return ns_read_u64(&self.hw.missed)
 
     @property
     def generated(self) -> int:
         """Frames received that a generator made; the others came over the cable."""
-        return self.hw.generated
+        return ns_read_u64(&self.hw.generated)
 
     @property
     def oversize(self) -> int:
         """Frames longer than a buffer."""
-        return self.hw.oversize
+        return ns_read_u64(&self.hw.oversize)
 
     @property
     def resting(self) -> int:
         """Frames that wait on the cable."""
-        return self.hw.cable.n
+        return ns_read_u32(&self.hw.cable.n)
 
     @property
     def enabled(self) -> bool:
@@ -274,7 +261,10 @@ cdef class HwRxQueue:
 
     @enabled.setter
     def enabled(self, value: bool):
+        # once it is off no descriptor is touched any more: a run under way is waited for
+        spin_enter(&self.hw.lock)
         self.hw.enabled = value
+        spin_exit(&self.hw.lock)
 
     @property
     def cable(self) -> Cable:
@@ -324,7 +314,7 @@ cdef class TxPort:
     @property
     def lost(self) -> int:
         """Frames the far end had no room for."""
-        return self.port.lost
+        return ns_read_u64(&self.port.lost)
 
     @property
     def busy_until_ns(self) -> float:
@@ -369,20 +359,23 @@ cdef class HwTxQueue:
 
     @enabled.setter
     def enabled(self, value: bool):
+        # once it is off no descriptor is touched any more: a run under way is waited for
+        spin_enter(&self.hw.lock)
         self.hw.enabled = value
+        spin_exit(&self.hw.lock)
 
     @property
     def frames(self) -> int:
-        return self.hw.frames
+        return ns_read_u64(&self.hw.frames)
 
     @property
     def nbytes(self) -> int:
-        return self.hw.nbytes
+        return ns_read_u64(&self.hw.nbytes)
 
     @property
     def counted(self) -> int:
         """Frames that a counting far end took and forgot."""
-        return self.hw.counted
+        return ns_read_u64(&self.hw.counted)
 
     @property
     def pending(self) -> int:

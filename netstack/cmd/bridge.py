@@ -81,6 +81,7 @@ def command(
     \b
     PORT is   veth0            an interface of the host
               tap:tap0         a TAP interface, made if there is none
+              xdp:veth0        an interface through AF_XDP: its hosts must not offload
               pcap:in.pcap     a capture file that exists: frames come in
               pcap:out.pcapng  one that does not: what goes out is written
               pcap:IN,OUT      both; pcap:,OUT writes whether OUT exists or not

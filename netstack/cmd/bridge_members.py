@@ -13,6 +13,7 @@ from itertools import count
 from netstack.errors import NetstackError
 from netstack.net.ifnet import Ifnet
 from netstack.ports.af_packet import PacketPort
+from netstack.ports.af_xdp import XdpPort
 from netstack.ports.pcap import PcapReader, Record
 from netstack.ports.pcapng import PcapngWriter
 from netstack.ports.spec import PortSpec
@@ -125,6 +126,15 @@ class FileMember:
 Member = HostMember | FileMember
 
 
+def open_port(spec: PortSpec, tx_queues: int, offload: bool) -> PacketPort | TapPort | XdpPort:
+    """Open one host interface by its kind.  An AF_XDP port finishes offloaded frames itself."""
+    if spec.kind == "tap":
+        return TapPort(spec.name, offload=offload)
+    if spec.kind == "xdp":
+        return XdpPort(spec.name)
+    return PacketPort(spec.name, tx_queues=tx_queues, offload=offload)
+
+
 def open_hosts(machine: Machine, specs: list[PortSpec], offload: bool) -> list[HostMember]:
     """Open the host interfaces among ``specs`` and attach them; the machine closes them.
 
@@ -135,11 +145,7 @@ def open_hosts(machine: Machine, specs: list[PortSpec], offload: bool) -> list[H
     for spec in specs:
         if spec.kind == "pcap":
             continue
-        port = (
-            TapPort(spec.name, offload=offload)
-            if spec.kind == "tap"
-            else PacketPort(spec.name, tx_queues=machine.ncpu, offload=offload)
-        )
+        port = open_port(spec, machine.ncpu, offload)
         try:
             members.append(HostMember(spec, machine.port(port)))
         except BaseException:

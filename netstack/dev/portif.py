@@ -20,7 +20,7 @@ from netstack.dev.harddrv import harddrv_attach
 from netstack.dev.host import DriverHost
 from netstack.dev.queues import RxRing
 from netstack.dev.softdrv import softdrv_attach, softdrv_detach
-from netstack.kern.callout import Periodic
+from netstack.kern.workqueue import Periodic
 from netstack.net.ifnet import IFF, Ifnet
 from netstack.params import IFQ_MAXLEN_FRAMES
 

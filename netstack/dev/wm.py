@@ -47,8 +47,8 @@ from netstack.hw.wm_regs import (
     TCTL_EN,
     ivar_field,
 )
-from netstack.kern.callout import Workqueue
 from netstack.kern.spl import IPL
+from netstack.kern.workqueue import Workqueue
 from netstack.machine.api import Cpu, IntrHandle
 from netstack.net.ifnet import IFF, Ifnet, if_transmit
 from netstack.params import IFQ_MAXLEN_FRAMES, WM_RX_SLOTS, WM_TX_SLOTS

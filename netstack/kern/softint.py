@@ -2,17 +2,24 @@
 
 A softint has a handler and a level; scheduled on a CPU, it runs there soon, once, however often it
 was scheduled, when the CPU leaves interrupt context and its SPL is below the level.  Higher levels
-go first, a level is a FIFO, and a level never runs inside itself on one CPU.  These are *fast*
-softints: they borrow the CPU from what they interrupt and so may not sleep.
+go first, a level is a FIFO, and a level never runs inside itself on one CPU.
+
+A handler may block on a mutex or rwlock that is held.  It may not wait for a condition, memory or a
+grace period.  Each level has a thread on each CPU; a *fast* softint (the default) starts on top of
+the thread it interrupts, which is pinned under it.  When it blocks, that thread goes on, and no
+other handler of the level starts on the CPU until it has finished; ``blocks`` counts that.  *Slow*
+softints, as on ports of NetBSD without fast ones, wait until the running thread gives up the CPU,
+and cost a full switch; ``variant`` chooses for the machine.
 
 The PENDING bits and FIFOs are in the compiled CPU block, as compiled handlers schedule softints
 too.  A softint whose kind is compiled still has a Python handler: the wall machine runs the
-compiled one in its loop, the virtual machine runs ``fn``.
+compiled one in its loop, the virtual machine runs ``fn``.  There, compiled handlers are the fast
+softints, and Python handlers, which run when their thread gets the interpreter, the slow ones.
 """
 
 from collections.abc import Callable
-from errno import EINVAL, ENOMEM
-from typing import Any
+from errno import EBUSY, EINVAL, ENOMEM
+from typing import Any, Literal
 
 from netstack._fast.queue import RxQueue, TxQueue
 from netstack.errors import NetstackError
@@ -36,6 +43,27 @@ class SoftintRegistry:
         self.kernel_lock = kernel_lock
         self._table = engine.softint_table
         self._by_handle: list[Softint | None] = [None] * SOFTINT_MAX
+        self.is_slow = False
+
+    @property
+    def variant(self) -> Literal["fast", "slow"]:
+        """How a softint gets the CPU from a thread; see the module's text."""
+        return "slow" if self.is_slow else "fast"
+
+    @variant.setter
+    def variant(self, value: Literal["fast", "slow"]) -> None:
+        """Choose; before anything runs.
+
+        Raises: NetstackError -- EINVAL, no such variant, or slow ones on the wall machine, where
+                the host decides; EBUSY, a softint ran already.
+        """
+        if value not in ("fast", "slow"):
+            raise NetstackError(EINVAL, f"softint variant {value!r} is none of fast, slow")
+        if value == "slow" and self.engine.clock == "wall":
+            raise NetstackError(EINVAL, "softint variant slow: of the virtual machine only")
+        if any(si is not None and si.runs for si in self._by_handle):
+            raise NetstackError(EBUSY, "softint variant: choose before softints run")
+        self.is_slow = value == "slow"
 
     def establish(
         self,
@@ -126,7 +154,12 @@ class SoftintRegistry:
     def may_run(self, cpu: Cpu) -> bool:
         """Say whether a softint is pending on ``cpu`` that its SPL lets through."""
         pending = cpu.block.softint_is_pending
-        return any(pending(level) for level in range(len(LEVELS)) if cpu.spl < SOFTINT_IPL[level])
+        held_up = cpu.soft_blocked
+        return any(
+            cpu.soft_ready & 1 << level if held_up & 1 << level else pending(level)
+            for level in range(len(LEVELS))
+            if cpu.spl < SOFTINT_IPL[level]
+        )
 
     def dispatch(self, cpu: Cpu, level: int | None = None) -> int:
         """Run what is pending on ``cpu`` above its SPL: highest level first, FIFO in a level.
@@ -146,9 +179,16 @@ class SoftintRegistry:
             for each in levels:
                 if cpu.spl >= SOFTINT_IPL[each]:
                     break
+                if cpu.soft_blocked & 1 << each:
+                    if not cpu.soft_ready & 1 << each:
+                        continue
+                    self.engine.softint_resume(cpu, each)
+                    count += 1
+                    again = True
+                    break
                 handle = block.softint_next(each)
                 if handle >= 0:
-                    self.run_handle(cpu, handle)
+                    self.engine.softint_call(cpu, each, handle)
                     count += 1
                     again = True
                     break
@@ -159,26 +199,29 @@ class SoftintRegistry:
     def run_handle(self, cpu: Cpu, handle: int) -> None:
         """Run the handler of a softint that was taken off its FIFO; nothing when it is gone.
 
-        Context: ``cpu`` itself.  No switch point: that is for the end of a dispatch.
+        Context: ``cpu`` itself, on the thread of the level.  No switch point: that is for the end
+                 of a dispatch.
         """
         si = self._by_handle[handle]
         if si is None or si.is_dead:
             return
         si.active += 1
         si.runs += 1
+        blocks = cpu.soft_blocks[si.level]
         try:
             needs_lock = self.kernel_lock.locks_of(si.is_mpsafe)
             fn = self._run_locked if needs_lock else self._run_alone
             run_handler(self.engine, cpu, "soft", SOFTINT_IPL[si.level], si.name, fn, si)
         finally:
             si.active -= 1
+            si.blocks += cpu.soft_blocks[si.level] - blocks
 
     def _run_alone(self, si: Softint) -> None:
-        self.engine.charge("softint")
+        self.engine.charge("switch" if self.is_slow else "softint")
         si.fn(si.arg)
 
     def _run_locked(self, si: Softint) -> None:
-        self.engine.charge("softint")
+        self.engine.charge("switch" if self.is_slow else "softint")
         locks = self.kernel_lock
         locks.enter()
         try:

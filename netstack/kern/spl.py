@@ -5,16 +5,21 @@ Raising never lowers.  ``splx`` restores, and then runs everything that became u
 """
 
 from enum import IntEnum
+from errno import EINVAL
 
+from netstack.errors import NetstackError
 from netstack.machine.api import Cpu
 
 __all__ = [
     "IPL",
     "SOFTINT_IPL",
+    "makeiplcookie",
     "splhigh",
     "splnet",
     "splraise",
+    "splraiseipl",
     "splsched",
+    "splserial",
     "splsoftbio",
     "splsoftclock",
     "splsoftnet",
@@ -54,12 +59,31 @@ def splraise(cpu: Cpu, ipl: int) -> int:
     return old
 
 
+def makeiplcookie(ipl: int) -> int:
+    """Return what ``splraiseipl`` takes for a level that is known at run time only.
+
+    Raises: NetstackError -- EINVAL, no such level.
+    """
+    if ipl not in set(IPL):
+        raise NetstackError(EINVAL, f"IPL {ipl} is none of {', '.join(IPL.__members__)}")
+    return int(ipl)
+
+
+def splraiseipl(cpu: Cpu, cookie: int) -> int:
+    """Raise the SPL to the level of a cookie; return the old one (NetBSD splraiseipl(9))."""
+    return splraise(cpu, cookie)
+
+
 def splx(cpu: Cpu, s: int) -> None:
     """Go back to the SPL that a raise returned; run what was held off, highest first.
 
     Context: any, on ``cpu`` itself.  A value above the SPL is ignored: ``splx`` does not raise.
+             Nobody goes below the level that a handler began at (Table 1, note 4).
     """
     if s < cpu.spl:
+        debug = cpu.machine.lockdebug
+        if debug is not None:
+            debug.spl_lowered(cpu, int(s))
         cpu.spl = int(s)
         cpu.machine.unmask(cpu)
 
@@ -97,6 +121,11 @@ def splnet(cpu: Cpu) -> int:
 def splsched(cpu: Cpu) -> int:
     """Hold off what may take a scheduler lock."""
     return splraise(cpu, IPL.SCHED)
+
+
+def splserial(cpu: Cpu) -> int:
+    """Hold off the hard interrupts of serial lines, which is everything."""
+    return splraise(cpu, IPL.SERIAL)
 
 
 def splhigh(cpu: Cpu) -> int:

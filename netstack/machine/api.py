@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from netstack._fast.cpu import SoftintTable
 from netstack._fast.intr import IntrController
 from netstack._fast.lock import SpinLock
 from netstack._fast.pserialize import PSerialize
 from netstack._fast.queue import RxQueue, TxQueue
+from netstack.machine.caller import Caller, caller_begins, caller_ends, caller_of
 from netstack.machine.cpu import Context, Cpu
+from netstack.machine.stack import stack_of
 
 __all__ = [
     "BigLock",
+    "Caller",
     "Callouts",
     "Context",
     "Cpu",
@@ -28,14 +31,24 @@ __all__ = [
     "IntrHandle",
     "IntrRow",
     "Intrs",
+    "LockDebugger",
     "Lwp",
     "MachineLock",
     "Pserializer",
+    "Sleeper",
     "Softint",
     "Softints",
     "Timer",
     "Vector",
+    "Xcalls",
+    "caller_begins",
+    "caller_ends",
+    "caller_of",
+    "stack_of",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Timer(Protocol):
@@ -50,12 +63,49 @@ class Timer(Protocol):
 
 
 class Lwp(Protocol):
-    """A kernel thread made by ``Engine.spawn``."""
+    """A thread as locks know it: their owners and waiters (NetBSD curlwp).
+
+    Made by ``Engine.spawn``; the softint thread of a level on a CPU; or a record of a control thread.
+    """
+
+    mtx_count: int  # spin mutexes held, where there is no CPU that counts them
+    mtx_oldspl: int
+    wants_kernel_lock: bool  # it spins for KERNEL_LOCK or softnet_lock
+    blocked_on: Any  # lock it waits for, spinning or asleep; None
+    waits_for: str  # what it sleeps for, in words; ""
 
     @property
     def name(self) -> str: ...
     @property
     def is_done(self) -> bool: ...
+    @property
+    def is_running(self) -> bool:
+        """True while a CPU runs it; one that is pinned under a softint does not run."""
+
+
+class Sleeper(Protocol):
+    """One sleep of one thread; made by the thread that is going to sleep (``new_sleeper``)."""
+
+    @property
+    def lwp(self) -> Lwp: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def is_woken(self) -> bool: ...
+    def sleep(self, timeout_s: float | None = None, background: bool = False) -> bool:
+        """Sleep until ``wake``; return False when the time was over first.
+
+        A wake that came before is not lost: the call returns at once.
+        Context: thread or control thread; a softint when it waits for a lock.  No spin mutex held.
+        Args:    background -- the timeout alone is no reason for ``run()`` to go on.
+        Raises:  NetstackError -- EDEADLK, this caller cannot sleep, or nothing is left to wake it.
+        """
+
+    def wake(self) -> None:
+        """Let it go on, now or as soon as it sleeps.
+
+        Context: any, hard interrupts and device-side events included.
+        """
 
 
 class MachineLock(Protocol):
@@ -75,6 +125,13 @@ class MachineLock(Protocol):
     def is_mine(self) -> bool:
         """True when the calling CPU or control thread holds it."""
 
+    is_big: bool
+    """A waiter counts as one that wants KERNEL_LOCK: nobody spins for what it owns meanwhile."""
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, in words."""
+
     @property
     def acquired(self) -> int: ...
     @property
@@ -82,9 +139,11 @@ class MachineLock(Protocol):
     @property
     def waited_ns(self) -> int: ...
     def enter(self, depth: int = 1) -> None: ...
+    def try_enter(self) -> bool:
+        """Take it if that needs no waiting."""
     def exit(self) -> None: ...
     def release_all(self) -> int:
-        """Drop every hold of the caller, if it has any; return how many ``enter`` has to retake."""
+        """Drop every hold of the calling thread, if any; return how many ``enter`` has to retake."""
 
 
 class BigLock(Protocol):
@@ -98,6 +157,7 @@ class BigLock(Protocol):
     def held(self) -> AbstractContextManager[None]: ...
     def release_all(self) -> tuple[int, int]: ...
     def reacquire(self, held: tuple[int, int]) -> None: ...
+    def wrap(self, fn: Callable[P, R], is_mpsafe: bool) -> Callable[P, R]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +173,7 @@ class Softint:
     is_dead: bool = False
     active: int = 0  # CPUs inside fn
     runs: int = 0
+    blocks: int = 0  # how often fn blocked on a lock
 
 
 class Vector(Protocol):
@@ -185,6 +246,8 @@ class Softints(Protocol):
     def dispatch(self, cpu: Cpu, level: int | None = None) -> int: ...
     def run_handle(self, cpu: Cpu, handle: int) -> None: ...
     def may_run(self, cpu: Cpu) -> bool: ...
+    @property
+    def is_slow(self) -> bool: ...
 
 
 class Intrs(Protocol):
@@ -231,6 +294,36 @@ class Callouts(Protocol):
     def is_due(self, callout: Any, cpu_index: int) -> None: ...
 
 
+class Xcalls(Protocol):
+    """Cross-calls of a machine; see ``kern/xcall.py``."""
+
+    unicasts: int
+    broadcasts: int
+
+    def post(self, call: Any, cpus: list[int]) -> None: ...
+
+
+class LockDebugger(Protocol):
+    """The checker of locks, where one is on; see ``kern/lockdebug.py``."""
+
+    def graph(self) -> Any: ...
+    def stats(self) -> dict[str, int]: ...
+    def alloc(self, lock: object, name: str, klass: str | None, kind: Any) -> None: ...
+    def free(self, lock: object) -> None: ...
+    def wantlock(self, lock: object, shared: bool = False, is_try: bool = False) -> None: ...
+    def locked(self, lock: object, shared: bool = False) -> None: ...
+    def unlocked(self, lock: object, shared: bool = False) -> None: ...
+    def sleepable(self, what: str) -> None: ...
+    def enters(self, facility: str) -> None: ...
+    def wait_for(self, node: str, what: str = "") -> None: ...
+    def inside(self, node: str) -> AbstractContextManager[None]: ...
+    def section_begins(self, cpu: Cpu) -> None: ...
+    def section_ends(self, cpu: Cpu) -> None: ...
+    def spl_lowered(self, cpu: Cpu, s: int) -> None: ...
+    def handler_begins(self, cpu: Cpu) -> Any: ...
+    def handler_ends(self, cpu: Cpu, mark: Any, name: str) -> None: ...
+
+
 class Engine(Protocol):
     """A machine: it runs CPUs and owns their clock."""
 
@@ -248,6 +341,10 @@ class Engine(Protocol):
     kernel_lock: BigLock
     pserialize: Pserializer
     callouts: Callouts
+    xcalls: Xcalls
+    lockdebug: LockDebugger | None  # None: off
+    sleepqs: Any  # kern/sleepq.py
+    patience_s: float | None  # longest sleep of a thread for a lock; None: no limit
 
     @property
     def cpus(self) -> Sequence[Cpu]: ...
@@ -291,6 +388,9 @@ class Engine(Protocol):
         Context: thread or control thread; recursive; held over waiting.
         """
 
+    def python_thread(self, cpu_index: int) -> int | None:
+        """Identifier of the OS thread that runs a CPU's Python handlers; None where CPUs share one."""
+
     def cross_call(self, cpu_index: int, fn: Callable[[], object]) -> None:
         """Run ``fn`` while that CPU is between two handlers, and wait for it (NetBSD xcall(9)).
 
@@ -299,6 +399,37 @@ class Engine(Protocol):
 
     def spawn(self, fn: Callable[[], object], *, cpu: int = 0, name: str = "") -> Lwp:
         """Start a kernel thread; it may wait and sleep."""
+
+    def curlwp(self) -> Lwp:
+        """The thread that runs the caller; in a hard handler the one it interrupted."""
+
+    def new_sleeper(self, what: str) -> Sleeper:
+        """Prepare a sleep of the calling thread; ``what`` it is for goes into messages."""
+
+    def spin_while(
+        self,
+        may_spin: Callable[[], bool],
+        is_free: Callable[[], bool],
+        word: SpinLock | None = None,
+        lock: Any = None,
+    ) -> bool:
+        """Spin for a lock until it looks free (True), or as long as ``may_spin`` (False).
+
+        Context: thread or softint.  The wall machine also gives up after some time.
+        Args:    word -- the lock's word, if it has one.   lock -- for messages.
+        """
+
+    def spin_poll(self) -> None:
+        """Have spinners look now: a lock was released, or its owner stopped running."""
+
+    def softint_call(self, cpu: Cpu, level: int, handle: int) -> None:
+        """Run a softint on the thread of its level; back when it is done or has blocked.
+
+        Context: ``cpu`` itself, below the level; no handler of the level is under way there.
+        """
+
+    def softint_resume(self, cpu: Cpu, level: int) -> None:
+        """Let a handler go on that had blocked and is in ``cpu.soft_ready``."""
 
     def new_lock(self, name: str) -> MachineLock:
         """Make a lock; the one named ``KERNEL_LOCK`` is also the compiled loops' ``giant``."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["KERNELS", "Context", "Cpu", "CpuSet", "build_cpus", "is_giant_locked"]
 
 CPU_MAX = 64  # as in _fast/defs.pxd
+SOFTINT_LEVELS = 4
 
 KERNELS = ("GENERIC", "NET_MPSAFE")
 
@@ -33,19 +34,36 @@ Context = Literal["hard", "soft", "thread"]
 class Cpu:
     """One CPU.
 
-    ``spl`` (an IPL number of ``kern/spl.py``), ``context`` and ``handler`` belong to the CPU:
-    only code that runs on it changes them.
+    All but ``index``, ``block`` and ``machine`` belong to the CPU: only code that runs on it changes
+    them, except ``soft_ready``, which wakers set under the machine's rules.
     """
 
-    __slots__ = ("block", "context", "handler", "index", "machine", "spl")
+    __slots__ = (
+        "block",
+        "context",
+        "handler",
+        "index",
+        "machine",
+        "mtx_count",
+        "mtx_oldspl",
+        "soft_blocked",
+        "soft_blocks",
+        "soft_ready",
+        "spl",
+    )
 
     def __init__(self, index: int, block: CpuBlock) -> None:
         self.index = index
         self.block = block
         self.machine: Engine
-        self.spl = 0
+        self.spl = 0  # an IPL number of kern/spl.py
         self.context: Context | None = None
         self.handler = ""
+        self.mtx_count = 0  # spin mutexes held here, and the SPL before the first of them
+        self.mtx_oldspl = 0
+        self.soft_blocked = 0  # bit per softint level: its handler here waits for a lock,
+        self.soft_ready = 0  # and may go on
+        self.soft_blocks = [0] * SOFTINT_LEVELS  # how often, by level
 
     def __repr__(self) -> str:
         return f"<CPU#{self.index} {self.context or 'idle'} {self.handler} spl {self.spl}>"

@@ -249,8 +249,10 @@ class Scheduler:
 
     def resume(self, waiter: Waiter, now_ns: int) -> None:
         """Make a thread runnable."""
-        waiter.lwp.cpu.runq.append(waiter.lwp)
-        self.wake(waiter.lwp.cpu, now_ns)
+        delay_ns = waiter.go_on()
+        cpu = waiter.lwp.cpu
+        assert cpu is not None
+        self.wake(cpu, now_ns + delay_ns)
 
     # --- called on a CPU
 
@@ -286,6 +288,7 @@ class Scheduler:
 
     def _raise_deadlock(self, what: str) -> None:
         self._check_spinners()
-        others = [f"{w.lwp.name} for {w.lwp.waits_for}" for w in self._waiters]
+        threads = [lwp for cpu in self.cpus for lwp in (*cpu.lwps, *cpu.soft_lwps.values())]
+        others = [f"{lwp.name} for {lwp.waits_for}" for lwp in threads if lwp.waits_for]
         also = f"; also waiting: {', '.join(others)}" if others else ""
         raise NetstackError(EDEADLK, f"waits for {what}, and nothing is left that runs{also}")

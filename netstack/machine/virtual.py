@@ -2,9 +2,9 @@
 
 A CPU has its own clock, SPL and pending words.  ``charge`` moves the clock on and is the
 preemption point: whoever is earlier goes first, and then this CPU takes the interrupts its SPL lets
-in, nested on what it was doing, as hardware does.  Softints run nested on threads when interrupt
-context is left.  Threads are greenlets of their own and may wait.  Between two charges nothing else
-happens: what a handler does there is atomic.
+in, nested on what it was doing, as hardware does.  Softints run on top of threads when interrupt
+context is left (``machine/virtual_threads.py``).  Threads are greenlets of their own and may wait.
+Between two charges nothing else happens: what a handler does there is atomic.
 
 Same seed, same run, to the byte: ``digest()`` tells.  Knows no networking.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from errno import EDEADLK, EINVAL, ETIMEDOUT
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from weakref import ref
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -23,18 +23,19 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from netstack._fast.intr import IntrController
 from netstack._fast.mbuf import MbufPool
 from netstack.errors import NetstackError
-from netstack.machine.api import BigLock, Callouts, Cpu, Intrs, Pserializer
+from netstack.machine.api import BigLock, Callouts, Cpu, Intrs, LockDebugger, Pserializer, Xcalls
 from netstack.machine.costs import C2758, Costs
 from netstack.machine.cpu import build_cpus, is_giant_locked
-from netstack.machine.scheduler import NS_PER_S, Scheduler
+from netstack.machine.scheduler import NS_PER_S
 from netstack.machine.trace import Activation, Trace
 from netstack.machine.virtual_cpu import State, VirtualCpu, VirtualLwp, Waiter
 from netstack.machine.virtual_lock import ControlLock, VirtualLock
+from netstack.machine.virtual_threads import Threads
 
 __all__ = ["VirtualEngine"]
 
 
-class VirtualEngine(Scheduler):
+class VirtualEngine(Threads):
     """See ``machine.api.Engine``; ``kern.attach`` has to follow.
 
     Args:   seed -- any integer.   costs -- None: the machine of the paper.
@@ -47,6 +48,10 @@ class VirtualEngine(Scheduler):
     kernel_lock: BigLock
     pserialize: Pserializer
     callouts: Callouts
+    xcalls: Xcalls
+    lockdebug: LockDebugger | None = None
+    sleepqs: Any
+    patience_s: float | None = None
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class VirtualEngine(Scheduler):
         self.cpus: Sequence[VirtualCpu] = parts.cpus
         self.costs = costs if costs is not None else C2758
         self._steps = self.costs.steps
+        self.handoff_ns = round(self._steps["lock_handoff"].ns)
         self._trace = Trace()
         self._line_owner: VirtualCpu | None = None  # CPU that has the common lines
         self._line_free_ns = 0
@@ -143,6 +149,8 @@ class VirtualEngine(Scheduler):
                     continue
             if cpu.context == "hard":
                 return  # softints wait until interrupt context is left
+            if self.softints.is_slow and cpu.curlwp is not cpu.idle_lwp:
+                return  # until the thread gives the CPU up
             block.softint_take_remote()
             if not self.softints.dispatch(cpu):
                 return
@@ -180,6 +188,9 @@ class VirtualEngine(Scheduler):
         if not lock.is_mine:
             self._deliver(cpu)
 
+    def _take_news(self, cpu: VirtualCpu) -> None:
+        self._deliver(cpu)
+
     def serve(self, cpu: VirtualCpu) -> None:
         """Do what a CPU has to do: interrupts, softints, threads, in this order, until it idles."""
         self.psz.idle(cpu.index, False)
@@ -203,7 +214,7 @@ class VirtualEngine(Scheduler):
             raise NetstackError(EINVAL, f"no CPU {cpu}; there are {len(self.cpus)}")
         home = self.cpus[cpu]
         lwp = VirtualLwp(name or getattr(fn, "__name__", "lwp"), home, fn)
-        lwp.greenlet = greenlet(lambda: self._lwp(lwp), parent=home.base)
+        lwp.greenlet = greenlet(lambda: self._lwp(home, lwp), parent=home.base)
         home.lwps.append(lwp)
         home.runq.append(lwp)
         self.wake(home, self.now_ns())
@@ -214,6 +225,10 @@ class VirtualEngine(Scheduler):
         cpu = self._cpu
         if cpu is not None and (cpu.context != "thread" or cpu.lwp is None):
             raise NetstackError(EDEADLK, f"{cpu!r} cannot wait for {what}; only threads may")
+        if self.lockdebug is not None:
+            self.lockdebug.sleepable(what)
+        if cpu is not None:
+            self.check_may_block(cpu, what)
         held = self.kernel_lock.release_all()
         try:
             if cpu is None:
@@ -231,6 +246,9 @@ class VirtualEngine(Scheduler):
         cpu = self._cpu
         if cpu is None or cpu.lwp is None or cpu.context != "thread":
             raise NetstackError(EDEADLK, "only a thread may sleep; run(seconds=...) passes time")
+        if self.lockdebug is not None:
+            self.lockdebug.sleepable("time to pass")
+        self.check_may_block(cpu, "time to pass")
         waiter = Waiter(cpu.lwp, lambda: False)
         held = self.kernel_lock.release_all()
         when_ns = cpu.time + round(seconds * NS_PER_S)
@@ -271,29 +289,26 @@ class VirtualEngine(Scheduler):
 
     def _block(self, cpu: VirtualCpu, lwp: VirtualLwp, what: str) -> None:
         """Give the CPU to others until ``resume``."""
-        if self.psz.in_section(cpu.index):
-            raise NetstackError(EDEADLK, f"{lwp.name}: no waiting in a pserialize read section")
-        lwp.waits_for = what
-        lwp.spl = cpu.spl
-        cpu.base.switch()
-        lwp.waits_for = ""
+        self.check_may_block(cpu, what)
+        self.block(cpu, what)
 
-    def _lwp(self, lwp: VirtualLwp) -> None:
+    def _lwp(self, home: VirtualCpu, lwp: VirtualLwp) -> None:
         try:
             lwp.fn()
         except BaseException as error:
             lwp.is_done = True
-            self.handler_failed(lwp.cpu, error)
+            self.handler_failed(home, error)
         finally:
             lwp.is_done = True
             if not self._is_closed:
-                lwp.cpu.lwps.remove(lwp)
+                home.lwps.remove(lwp)
 
     def _run_lwp(self, cpu: VirtualCpu, lwp: VirtualLwp) -> None:
         cpu.lwp, cpu.context, cpu.handler, cpu.spl = lwp, "thread", lwp.name, lwp.spl
         self.psz.switchpoint(cpu.index)
         self.handler_starts(cpu)
         self.charge("switch")
+        assert lwp.greenlet is not None
         lwp.greenlet.switch()
         cpu.lwp, cpu.context, cpu.handler, cpu.spl = None, None, "", 0
         self.psz.switchpoint(cpu.index)
@@ -302,7 +317,11 @@ class VirtualEngine(Scheduler):
 
     def new_lock(self, name: str) -> VirtualLock:
         """Make a lock whose waiting takes virtual time."""
-        return VirtualLock(self, name, round(self._steps["lock_handoff"].ns))
+        return VirtualLock(self, name, self.handoff_ns)
+
+    def python_thread(self, cpu_index: int) -> int | None:
+        """None: all CPUs run on the thread that made the machine."""
+        return None
 
     def control_lock(self) -> ControlLock:
         """The lock of control operations: one at a time, whoever does them."""
@@ -328,8 +347,9 @@ class VirtualEngine(Scheduler):
         self._is_closed = True
         for cpu in self.cpus:
             self._cpu = cpu  # whose locks are given back while it unwinds
-            for green in (cpu.greenlet, cpu.base, *(x.greenlet for x in cpu.lwps)):
-                if not green.dead:
+            threads = [lwp.greenlet for lwp in (*cpu.soft_lwps.values(), *cpu.lwps)]
+            for green in (cpu.greenlet, cpu.base, *threads):
+                if green is not None and not green.dead:
                     with suppress(Exception):
                         green.throw(GreenletExit)
             cpu.lwps.clear()

@@ -2,7 +2,8 @@
 
 First come, first served: CPUs reach the lock in the order of their clocks, so the queue is in the
 order of arrival.  The owner is a CPU, as with NetBSD's KERNEL_LOCK: what interrupts the holder on
-its CPU has the lock too.  A spinner stays open to interrupts above its SPL.
+its CPU has the lock too; each thread has its own count of holds, and gives up those when it sleeps.
+A spinner stays open to interrupts above its SPL.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from netstack.errors import NetstackError
-from netstack.machine.virtual_cpu import VirtualCpu
+from netstack.machine.virtual_cpu import VirtualCpu, VirtualLwp
 
 if TYPE_CHECKING:
     from netstack.machine.virtual import VirtualEngine
@@ -31,10 +32,12 @@ class VirtualLock:
         self.acquired = 0
         self.contended = 0
         self.waited_ns = 0
+        self.is_big = False
         self._engine = engine
         self._handoff_ns = handoff_ns
         self._owner: VirtualCpu | str | None = None  # "control" is a holder without a CPU
         self._queue: deque[tuple[int, VirtualCpu, int]] = deque()  # arrival, CPU, depth wanted
+        self._holds: dict[VirtualLwp, int] = {}  # by thread; their sum is the depth
 
     @property
     def is_mine(self) -> bool:
@@ -57,27 +60,49 @@ class VirtualLock:
             self._spin(caller, depth)
         else:
             self.contended += 1
-            self._engine.wait_until(self._is_free, f"{self.name}, held by {self.holder}")
+            while not self._is_free():
+                self._engine.wait_until(self._is_free, f"{self.name}, held by {self.holder}")
             self._owner, self.depth = caller, depth
+        self._note(depth)
+
+    def try_enter(self) -> bool:
+        """Take it if that needs no waiting."""
+        caller = self._caller()
+        if self._owner == caller:
+            self.depth += 1
+        elif self._is_free():
+            self._owner, self.depth = caller, 1
+        else:
+            return False
+        self.acquired += 1
+        self._note(1)
+        return True
 
     def exit(self) -> None:
         """Undo one ``enter``; the last one passes the lock on.
 
         Raises: NetstackError -- EPERM, the caller does not hold it.
         """
-        if not self.is_mine:
+        lwp = self._engine.curlwp()
+        holds = self._holds.get(lwp, 0)
+        if not self.is_mine or not holds:
             raise NetstackError(EPERM, f"{self.name}: released by who does not hold it")
+        if holds == 1:
+            del self._holds[lwp]
+        else:
+            self._holds[lwp] = holds - 1
         self.depth -= 1
         if self.depth == 0:
             self._pass_on()
 
     def release_all(self) -> int:
-        """Drop every hold of the caller; return how many there were."""
-        if not self.is_mine:
-            return 0
-        depth, self.depth = self.depth, 0
-        self._pass_on()
-        return depth
+        """Drop every hold of the calling thread; return how many there were."""
+        holds = self._holds.pop(self._engine.curlwp(), 0)
+        if holds:
+            self.depth -= holds
+            if self.depth == 0:
+                self._pass_on()
+        return holds
 
     @property
     def holder(self) -> str:
@@ -93,7 +118,20 @@ class VirtualLock:
     def _is_free(self) -> bool:
         return self._owner is None and not self._queue
 
+    def _note(self, depth: int) -> None:
+        lwp = self._engine.curlwp()
+        self._holds[lwp] = self._holds.get(lwp, 0) + depth
+
     def _spin(self, cpu: VirtualCpu, depth: int) -> None:
+        lwp = cpu.curlwp
+        wanted_before = lwp.wants_kernel_lock
+        lwp.wants_kernel_lock = wanted_before or self.is_big
+        try:
+            self._queue_up(cpu, depth)
+        finally:
+            lwp.wants_kernel_lock = wanted_before
+
+    def _queue_up(self, cpu: VirtualCpu, depth: int) -> None:
         if all(waiter is not cpu for _, waiter, _ in self._queue):
             self._queue.append((cpu.time, cpu, depth))
             depth = 0  # granted with the lock

@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from errno import EDEADLK, EINVAL, ENXIO, ETIMEDOUT
-from typing import Literal
+from typing import Any, Literal
 
 from netstack._fast import chain
 from netstack._fast.intr import IntrController
+from netstack._fast.lock import SpinLock
 from netstack._fast.mbuf import MbufPool
 from netstack.errors import NetstackError
-from netstack.machine.api import BigLock, Callouts, Cpu, Intrs, Pserializer, Softints
+from netstack.machine.api import BigLock, Callouts, Cpu, Intrs, LockDebugger, Pserializer, Softints, Xcalls
 from netstack.machine.cpu import build_cpus, is_giant_locked
 from netstack.machine.wall_cpu import WallCpu
 from netstack.machine.wall_lock import WallLock
+from netstack.machine.wall_threads import PATIENCE_S, WallLwp, WallSleeper, curlwp
 from netstack.machine.wall_timer import TimerHeap, WallTimer
 
 __all__ = ["WallEngine"]
@@ -30,26 +32,7 @@ NS_PER_S = 1_000_000_000
 POLL_S = 50e-6  # between looks for idleness
 PYTHON_ROUNDS = 256  # rounds a Python thread goes on as its CPU before it gives it back
 QUIET_LOOKS = 3  # looks in a row that must find nothing new
-
-
-class WallLwp:
-    """A kernel thread: an OS thread of its own; see ``machine.api.Lwp``."""
-
-    def __init__(self, name: str, fn: Callable[[], object], failed: Callable[[BaseException], None]) -> None:
-        self.name = name
-        self._fn = fn
-        self._failed = failed
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    @property
-    def is_done(self) -> bool:
-        return not self.thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            self._fn()
-        except BaseException as error:
-            self._failed(error)
+SPIN_NS = 50_000  # longest spinning for an adaptive lock
 
 
 class WallEngine:
@@ -65,6 +48,10 @@ class WallEngine:
     kernel_lock: BigLock
     pserialize: Pserializer
     callouts: Callouts
+    xcalls: Xcalls
+    lockdebug: LockDebugger | None = None
+    sleepqs: Any
+    patience_s: float | None = PATIENCE_S
 
     def __init__(
         self,
@@ -132,6 +119,8 @@ class WallEngine:
         cpu = self.curcpu()
         if cpu is not None:
             raise NetstackError(EDEADLK, f"{cpu!r} cannot wait for {what}; only threads may")
+        if self.lockdebug is not None:
+            self.lockdebug.sleepable(what)
         if condition():
             return
         held = self.kernel_lock.release_all()
@@ -154,6 +143,10 @@ class WallEngine:
             raise NetstackError(EDEADLK, f"{cpu!r} cannot wait for CPU {cpu_index}")
         self._threads[cpu_index].paused(fn)
 
+    def python_thread(self, cpu_index: int) -> int | None:
+        """Identifier of the OS thread that runs a CPU's Python handlers."""
+        return self._threads[cpu_index].python_ident
+
     def control_lock(self) -> AbstractContextManager[object]:
         """The lock of control operations: one at a time, whatever thread they come from."""
         return self._control_lock
@@ -172,6 +165,8 @@ class WallEngine:
 
     def sleep(self, seconds: float, background: bool = False) -> None:
         """Let the calling thread sleep."""
+        if self.lockdebug is not None:
+            self.lockdebug.sleepable("time to pass")
         held = self.kernel_lock.release_all()
         time.sleep(seconds)
         self.kernel_lock.reacquire(held)
@@ -180,10 +175,115 @@ class WallEngine:
         """Make a lock; KERNEL_LOCK shares its word with the compiled loops."""
         return WallLock(name, self.giant if name == "KERNEL_LOCK" else None)
 
+    def curlwp(self) -> WallLwp:
+        """The calling thread."""
+        return curlwp()
+
+    def new_sleeper(self, what: str) -> WallSleeper:
+        """Prepare a sleep of the calling thread."""
+        return WallSleeper(self, what)
+
+    def spin_while(
+        self,
+        may_spin: Callable[[], bool],
+        is_free: Callable[[], bool],
+        word: SpinLock | None = None,
+        lock: Any = None,
+    ) -> bool:
+        """Spin for a lock; gives the GIL and the processor away all the time: the owner may need them."""
+        end_ns = time.monotonic_ns() + SPIN_NS
+        while not is_free():
+            if not may_spin() or time.monotonic_ns() > end_ns:
+                return False
+            time.sleep(0)
+        return True
+
+    def spin_poll(self) -> None:
+        """Nothing: spinners look all the time."""
+
+    def drive(self, is_over: Callable[[], bool], deadline_ns: int | None) -> bool:
+        """Run the machine and serve timed calls until ``is_over``, which waits a little, or the deadline.
+
+        Context: control thread.   Returns: False when the deadline came first.
+        """
+        self._enter()
+        try:
+            while not is_over():
+                if deadline_ns is not None and time.monotonic_ns() > deadline_ns:
+                    return False
+                self._serve_timers()
+            return True
+        finally:
+            self._leave()
+
+    def step_aside(self, what: str, is_over: Callable[[], bool], deadline_ns: int | None) -> bool:
+        """Let a CPU go on without the softint handler that calls, until ``is_over``, which waits a little.
+
+        Raises: NetstackError -- EDEADLK, the caller cannot wait; ENXIO, the machine was closed meanwhile.
+        """
+        cpu = self.curcpu()
+        assert cpu is not None
+        why = ""
+        if cpu.context != "soft":
+            why = "a hard interrupt cannot wait"
+        elif cpu.mtx_count:
+            why = f"it holds {cpu.mtx_count} spin mutex(es), and who spins for them waits with it"
+        elif self.psz.in_section(cpu.index):
+            why = "no waiting in a pserialize read section"
+        if why:
+            raise NetstackError(EDEADLK, f"{cpu!r} cannot wait for {what}: {why}")
+        saved = (cpu.spl, cpu.context, cpu.handler)
+        levels = sum(1 << level for level in self._local.levels)  # whoever is under the caller waits too
+        cpu.soft_blocks[self._local.levels[-1]] += 1
+        cpu.soft_blocked |= levels
+        cpu.block.soft_blocked = cpu.soft_blocked
+        cpu.spl, cpu.context, cpu.handler = 0, None, ""
+        self._local.cpu = None
+        try:
+            return self._threads[cpu.index].step_aside(is_over, deadline_ns)
+        finally:
+            self._local.cpu = cpu
+            cpu.spl, cpu.context, cpu.handler = saved
+            cpu.soft_blocked &= ~levels
+            cpu.block.soft_blocked = cpu.soft_blocked
+
     # Handlers in Python.
 
     def unmask(self, cpu: Cpu) -> None:
-        """Nothing: the loop takes what became pending when it goes on."""
+        """Run on the CPU, highest first, what the SPL of the Python handler that calls lets in now.
+
+        On a GENERIC kernel that waits until the handler is done: compiled handlers want KERNEL_LOCK, which the
+        handler holds, and do not know by whom it is held.
+        """
+        if self.curcpu() is not cpu or self.giant is not None:
+            return
+        block = cpu.block
+        while True:
+            if block.intr_pending:
+                slots = [(self.intrs.ipl(cpu, slot), slot) for slot in block.intr_peek()]
+                ipl, slot = max(slots, default=(0, -1))
+                if ipl > cpu.spl and block.intr_clear(slot):
+                    if not chain.hardint_run(block, slot):
+                        self.intrs.deliver(cpu, slot)
+                    continue
+            if cpu.context == "hard":
+                return
+            block.softint_take_remote()
+            if not self.softints.dispatch(cpu):
+                return
+
+    def softint_call(self, cpu: Cpu, level: int, handle: int) -> None:
+        """Run a softint: compiled, or in the calling thread, which then stands for that of the level."""
+        if chain.softint_run(cpu.block, handle):
+            return
+        self._local.levels = [*getattr(self._local, "levels", ()), level]
+        try:
+            self.softints.run_handle(cpu, handle)
+        finally:
+            self._local.levels.pop()
+
+    def softint_resume(self, cpu: Cpu, level: int) -> None:
+        """Nothing: a handler that had blocked goes on in its own thread."""
 
     def handler_starts(self, cpu: Cpu) -> None:
         """Nothing: there is no trace in wall time."""
@@ -200,21 +300,28 @@ class WallEngine:
         self._local.cpu = cpu
         try:
             for _ in range(PYTHON_ROUNDS):
-                done = 0
-                for slot in block.python_vectors():
-                    self.intrs.deliver(cpu, slot)
-                    done += 1
-                handle = block.python_softint()
-                while handle >= 0:
-                    self.softints.run_handle(cpu, handle)
-                    done += 1
-                    handle = block.python_softint()
+                done = self._serve_left_over(cpu)
                 self.psz.switchpoint(cpu.index)
                 if not done:
                     break
                 chain.step(block, self.now_ns())
         finally:
             self._local.cpu = None
+
+    def _serve_left_over(self, cpu: Cpu) -> int:
+        """Run what the loop left for Python: interrupts, highest first, before each softint; how many."""
+        block = cpu.block
+        done = 0
+        while True:
+            slots = block.python_vectors()
+            for slot in sorted(slots, key=lambda slot: -self.intrs.ipl(cpu, slot)):
+                self.intrs.deliver(cpu, slot)
+            handle = block.python_softint()
+            if handle >= 0:
+                self.softint_call(cpu, self.softint_table.level(handle), handle)
+            elif not slots:
+                return done
+            done += len(slots) + (handle >= 0)
 
     # Running.
 

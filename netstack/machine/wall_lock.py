@@ -4,10 +4,13 @@ KERNEL_LOCK wraps the word that the compiled loops take on a GENERIC kernel, so 
 ones exclude each other.  Waiting spins with the GIL released.
 """
 
+from errno import EPERM
 from threading import get_ident
 from time import monotonic_ns
 
 from netstack._fast.lock import SpinLock
+from netstack.errors import NetstackError
+from netstack.machine.wall_threads import curlwp
 
 __all__ = ["WallLock"]
 
@@ -23,7 +26,9 @@ class WallLock:
         self._word = word if word is not None else SpinLock()
         self._owner = 0  # thread; written by the owner only
         self._depth = 0
+        self._owner_name = ""
         self.waited_ns = 0
+        self.is_big = False
 
     @property
     def depth(self) -> int:
@@ -43,24 +48,51 @@ class WallLock:
     def contended(self) -> int:
         return self._word.contended
 
+    @property
+    def holder(self) -> str:
+        """Who holds it, in words."""
+        if not self._word.held:
+            return "nobody"
+        return self._owner_name or "a compiled handler"
+
     def enter(self, depth: int = 1) -> None:
         """Take it, ``depth`` times over; the caller may hold it already."""
         me = get_ident()
         if self._owner != me:
+            lwp = curlwp()
             if not self._word.try_enter():
                 start_ns = monotonic_ns()
+                wanted_before = lwp.wants_kernel_lock
+                lwp.wants_kernel_lock = wanted_before or self.is_big
                 self._word.enter()
+                lwp.wants_kernel_lock = wanted_before
                 self.waited_ns += monotonic_ns() - start_ns
             self._owner = me
+            self._owner_name = lwp.name
         self._depth += depth
 
+    def try_enter(self) -> bool:
+        """Take it if that needs no waiting."""
+        me = get_ident()
+        if self._owner != me:
+            if not self._word.try_enter():
+                return False
+            self._owner = me
+            self._owner_name = curlwp().name
+        self._depth += 1
+        return True
+
     def exit(self) -> None:
-        """Undo one ``enter``; the last one lets others in."""
+        """Undo one ``enter``; the last one lets others in.
+
+        Raises: NetstackError -- EPERM, the caller does not hold it.
+        """
         if self._owner != get_ident():
-            raise AssertionError(f"{self.name} is not held by this thread")
+            raise NetstackError(EPERM, f"{self.name}: released by who does not hold it")
         self._depth -= 1
         if self._depth == 0:
             self._owner = 0
+            self._owner_name = ""
             self._word.exit()
 
     def release_all(self) -> int:
@@ -69,5 +101,6 @@ class WallLock:
         if depth:
             self._depth = 0
             self._owner = 0
+            self._owner_name = ""
             self._word.exit()
         return depth

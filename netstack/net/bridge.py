@@ -24,7 +24,14 @@ from netstack.net.ifnet import Ifnet, Stack
 if TYPE_CHECKING:
     from netstack.net.bridge_ctl import Bridge
 
-__all__ = ["bridge_enqueue", "bridge_forward", "bridge_input", "bridge_intr", "bridge_output"]
+__all__ = [
+    "bridge_enqueue",
+    "bridge_forward",
+    "bridge_input",
+    "bridge_intr",
+    "bridge_output",
+    "bridge_resume",
+]
 
 
 def bridge_input(ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
@@ -82,8 +89,8 @@ def bridge_forward(br: Bridge, ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
     Outcome:  known member -> ``bridge_enqueue``; unknown -> a copy to each member that discovers;
               group -> a copy to each member and to each local listener; own address -> the queue to
               ``ether_demux``; bridge down -> as ``ether_input``; else a drop: ``same_member``,
-              ``own_source``, ``control_addr``, ``no_member``, ``stp_state``, ``protected``,
-              ``no_egress``, ``not_for_us``, ``no_proto``, ``no_mbuf``, ``punt_full``.
+              ``own_source``, ``control_addr``, ``stp_state``, ``protected``, ``no_egress``,
+              ``not_for_us``, ``no_proto``, ``no_mbuf``, ``punt_full``.
     Cost:     one read section per call; one enqueue per output member.
     Source:   paper §2.3.2, §3.2.2; NetBSD bridge_forward and bridge_broadcast, which is part of the
               split here.  Departs: a bridge that is down frees what is not for this machine.
@@ -124,6 +131,30 @@ def bridge_enqueue(ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
     ifp.if_transmit(ifp, mv, cpu)
     if mv:
         kernels.drop(cpu.block, ifp.block, mv, Drop.HOOK)
+
+
+def bridge_resume(ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
+    """Hand to an output member what the compiled loop left to the hook in its ``if_transmit`` slot.
+
+    Between there and here the member may have left, and then nothing goes out by it any more.
+
+    Context:  softint; no lock held.
+    Consumes: every mbuf in ``mv``, all for ``ifp``.
+    Order:    kept.
+    Outcome:  ``bridge_enqueue``; or dropped as ``no_member``.
+    """
+    pserialize = ifp.machine.engine.pserialize
+    s = pserialize.read_enter(cpu)
+    member = ifp.bridge.member_of(ifp) if ifp.bridge is not None else None
+    psref = member.target.acquire() if member is not None else None
+    pserialize.read_exit(cpu, s)
+    if psref is None:
+        kernels.drop(cpu.block, ifp.block, mv, Drop.NO_MEMBER)
+        return
+    try:
+        bridge_enqueue(ifp, mv, cpu)
+    finally:
+        psref.release()
 
 
 def bridge_output(ifp: Ifnet, frame: bytes, cpu: Cpu) -> None:

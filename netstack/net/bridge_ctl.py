@@ -2,6 +2,7 @@
 
 Every change derives a new port map from the member list and publishes it: one store, then a grace
 period in which readers leave the old one.  So a call returns when no frame uses the old state.
+How members come and go is in ``bridge_iflist``, the address table in ``bridge_rtable``.
 
 Context: a thread or the main program; may sleep.  Several threads may call at once.
 Locks:   the ``ifnet`` mutex of the machine over each operation; below it those of pserialize and
@@ -12,15 +13,14 @@ Source:  NetBSD brconfig(8), bridge(4); where they and the code differ see docs/
 
 import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from errno import EINVAL, ENOENT, ENOSPC
+from errno import EINVAL, ENOENT
 from typing import TypeAlias
 
 from netstack._fast.bridge import BridgeBlock
 from netstack.errors import NetstackError, NoSuchInterfaceError
-from netstack.kern.callout import Workqueue
 from netstack.kern.psref import PsrefClass
-from netstack.net.bridge import bridge_input, bridge_output
+from netstack.kern.workqueue import Workqueue
+from netstack.net.bridge_iflist import bridge_add_member, bridge_delete_member
 from netstack.net.bridge_member import (
     IFBIF,
     STATES,
@@ -29,10 +29,8 @@ from netstack.net.bridge_member import (
     port_specs,
 )
 from netstack.net.bridge_rtable import AGE_LOCAL, BridgeRtable
-from netstack.net.ether import ether_input
 from netstack.net.ifnet import Ifnet, Stack, format_mac, parse_mac
 from netstack.params import (
-    BRIDGE_MEMBERS_MAX,
     BRIDGE_RTABLE_MAX,
     BRIDGE_RTABLE_TIMEOUT_S,
     IF_MTU_MAX,
@@ -56,6 +54,8 @@ class Bridge:
              timeout -- seconds an address lives without traffic, 0: for ever.
              maxaddr -- addresses held.   mtu -- its members'.
              forward_control -- forward 01:80:c2:00:00:00..0f as NetBSD does, not drop it.
+             table -- "hash", or NetBSD's "chained" lists.   flush -- how many addresses are removed
+             at once: "generation", "direct", "paper", "each"; None: the quickest the table has.
     Raises:  NetstackError: EINVAL (name, limits), and what ``add`` raises.
     """
 
@@ -70,6 +70,8 @@ class Bridge:
         maxaddr: int = BRIDGE_RTABLE_MAX,
         mtu: int = 1500,
         forward_control: bool = False,
+        table: str = "hash",
+        flush: str | None = None,
     ) -> None:
         if not NAME.fullmatch(name):
             raise NetstackError(EINVAL, f"{name} is not a bridge: call it bridge0, bridge1, ...")
@@ -82,16 +84,19 @@ class Bridge:
         self.index = index
         self.mtu = mtu
         self.is_running = False
-        self.rtable = BridgeRtable(engine, name, seed, maxaddr, timeout)
+        self.rtable = BridgeRtable(engine, name, seed, maxaddr, timeout, table, flush)
         self.block = BridgeBlock(index, self.rtable.table, engine.psz)
         self.rtable.block = self.block
+        self.rtable.members = lambda: self.iflist
+        self.rtable.publish = self.publish
         self._forward_control = forward_control
-        self._psref_class = PsrefClass(engine, name)
+        self.lock = machine.netisr.ifnet_lock
+        self.psref_class = PsrefClass(engine, name)
         self._changes = Workqueue(engine, f"{name} members", lambda _: self._republish())
         # Replaced whole, never changed in place: the data plane reads it without a lock.
-        self._members: tuple[BridgeMember, ...] = ()
-        self._by_port: list[BridgeMember | None] = [None] * BRIDGE_MEMBERS_MAX
-        self._by_index: dict[int, BridgeMember] = {}
+        self.iflist: tuple[BridgeMember, ...] = ()
+        self.leaving: list[BridgeMember] = []  # out of the list, still held by somebody
+        self.by_index: dict[int, BridgeMember] = {}  # by interface index
         self.up()
         try:
             for ifp in members:
@@ -105,7 +110,7 @@ class Bridge:
     @property
     def members(self) -> list[Ifnet]:
         """Member interfaces in member order: the last one added comes first."""
-        return [member.ifp for member in self._members]
+        return [member.ifp for member in self.iflist]
 
     def add(self, ifp: Ifnet | str) -> None:
         """Make an interface a member: it learns, discovers, is promiscuous, feeds ``bridge_input``.
@@ -115,44 +120,18 @@ class Bridge:
         Source: NetBSD bridge_ioctl_add; checks in its order.
         """
         ifp = self._interface(ifp)
-        with self._lock():
+        with self.lock:
             check_candidate(self, ifp)
-            member = BridgeMember(ifp, self._free_port(), self._psref_class)
-            self._by_port[member.port] = self._by_index[ifp.index] = member
-            self._members = (member, *self._members)
-            ifp.bridge = self
-            ifp.bridge_output = bridge_output
-            self._publish()
-            self.rtable.add_local(member)  # its port must be in the map before the table names it
-            self.block.attach(ifp.block, member.port)
-            ifp.promisc(True)
-            ifp.set_input(bridge_input, "bridge")
+            bridge_add_member(self, ifp)
 
     def delete(self, ifp: Ifnet | str) -> None:
         """Release a member.  When it returns, no frame uses it and none of its addresses is left.
 
-        Raises: NetstackError(ENOENT) when it is no member.
-        Source: paper §3.2.2; NetBSD bridge_delete_member.  Departs: all its addresses go.
+        Raises: NetstackError: ENOENT when it is no member, ETIMEDOUT when somebody holds it for long.
+        Source: paper §3.2.2; see ``bridge_iflist``.
         """
-        with self._lock():
-            member = self._member(ifp)
-            ifp = member.ifp
-            if ifp.if_input == bridge_input:  # else a hook is in the slot, and stays
-                ifp.set_input(ether_input, "ether")
-            ifp.bridge = None
-            ifp.bridge_output = None
-            self.block.detach(ifp.block)
-            self._members = tuple(other for other in self._members if other is not member)
-            self.rtable.remove_local(member)  # and out of the table before the port leaves the map
-            self._publish()
-            member.target.destroy()
-            ifp.promisc(False)
-            self.rtable.purge(member)
-            self._grace()
-            for other in self._members:  # one of them may have the same address
-                self.rtable.add_local(other)
-            self._by_port[member.port] = None
-            del self._by_index[ifp.index]
+        with self.lock:
+            bridge_delete_member(self, self._member(ifp))
 
     def learn(self, ifp: Ifnet | str, on: bool = True) -> None:
         """Learn the addresses of frames that arrive on a member, or not.  Raises: ENOENT."""
@@ -178,7 +157,7 @@ class Bridge:
 
         Raises: NetstackError: ENOENT (no member), EINVAL (no such state, or stp is off there).
         """
-        with self._lock():
+        with self.lock:
             member = self._member(ifp)
             if state not in STATES:
                 raise NetstackError(EINVAL, f"{state!r} is none of {', '.join(STATES)}")
@@ -186,7 +165,7 @@ class Bridge:
                 text = f"{member.ifp.name} has no state to obey; {self.name}.stp(ifp) first"
                 raise NetstackError(EINVAL, text)
             member.state = state
-            self._publish()
+            self.publish()
 
     def member(self, ifp: Ifnet | str) -> BridgeMember:
         """Return a member's record: port, flags, state.  Raises: NetstackError(ENOENT)."""
@@ -201,11 +180,19 @@ class Bridge:
 
     @maxaddr.setter
     def maxaddr(self, value: int) -> None:
-        with self._lock():
-            replaced = self.rtable.set_max(value)
-            self._grace()
-            if replaced is not None:
-                self.rtable.finish_max(replaced)
+        with self.lock:
+            self.rtable.set_max(value)
+
+    def ifmaxaddr(self, ifp: Ifnet | str, most: int) -> None:
+        """Limit the addresses learned on a member; 0: no limit but ``maxaddr``.
+
+        When the table or the member is full, new stations are not learned and stations do not move
+        here; frames pass all the same, those to unlearned stations as floods.
+
+        Raises: NetstackError: ENOENT (no member), EINVAL (out of range).   Source: FreeBSD ifconfig(8).
+        """
+        with self.lock:
+            self.rtable.set_port_max(self._member(ifp), most)
 
     @property
     def timeout(self) -> int:
@@ -214,14 +201,14 @@ class Bridge:
 
     @timeout.setter
     def timeout(self, value: int) -> None:
-        with self._lock():
+        with self.lock:
             self.rtable.timeout_s = value
 
     def addresses(self) -> list[Address]:
         """Return the address table, ordered by address."""
         found = []
         for entry in self.rtable.entries():
-            member = self._by_port[entry.port]
+            member = self.rtable.member_of(entry.port)
             if member is not None:
                 flags = "STATIC" if entry.is_static else ""
                 row = (format_mac(entry.mac), 0, member.ifp.name, entry.remaining_s, flags)
@@ -234,28 +221,25 @@ class Bridge:
         Raises: NetstackError: ENOENT (no member), EINVAL (bad address), ENOSPC (table full).
         """
         address = parse_mac(mac)
-        with self._lock():
+        with self.lock:
             self.rtable.add_static(address, self._member(ifp))
-            self._grace()
+            self._grace()  # no look-up made before is acted on any more
 
     def deladdr(self, mac: str | bytes) -> None:
         """Remove an address.  Raises: NetstackError: ENOENT (not there), EINVAL (bad address)."""
         address = parse_mac(mac)
-        with self._lock():
+        with self.lock:
             self.rtable.deladdr(address)
-            self._grace()
 
     def flush(self) -> None:
         """Remove all learned addresses."""
-        with self._lock():
+        with self.lock:
             self.rtable.flush(static=False)
-            self._grace()
 
     def flushall(self) -> None:
         """Remove all addresses, static ones too."""
-        with self._lock():
+        with self.lock:
             self.rtable.flush(static=True)
-            self._grace()
 
     # The bridge itself.
 
@@ -266,22 +250,22 @@ class Bridge:
 
     @forward_control.setter
     def forward_control(self, value: bool) -> None:
-        with self._lock():
+        with self.lock:
             self._forward_control = value
-            self._publish()
+            self.publish()
 
     def up(self) -> None:
         """Start forwarding and ageing."""
-        with self._lock():
+        with self.lock:
             self.is_running = True
-            self._publish()
+            self.publish()
             self.rtable.start_ageing()
 
     def down(self) -> None:
         """Stop forwarding, and forget learned addresses: members act as if in no bridge."""
-        with self._lock():
+        with self.lock:
             self.is_running = False
-            self._publish()
+            self.publish()
             self.rtable.stop_ageing()
             self.rtable.flush(static=False)
 
@@ -290,7 +274,11 @@ class Bridge:
         for ifp in self.members:
             self.delete(ifp)
         self.down()
-        self._psref_class.destroy()
+        engine = self.machine.engine
+        if self.leaving:
+            engine.wait_until(lambda: not self.leaving, f"members of {self.name} that are held")
+        self.rtable.destroy()
+        self.psref_class.destroy()
         if self.machine.bridges.get(self.name) is self:
             del self.machine.bridges[self.name]
 
@@ -321,34 +309,35 @@ class Bridge:
 
     def member_of_index(self, index: int) -> BridgeMember:
         """Return the member whose interface has an index; it outlives the maps that name it."""
-        return self._by_index[index]
+        return self.by_index[index]
+
+    def member_of(self, ifp: Ifnet) -> BridgeMember | None:
+        """Return an interface's record, or None when it is no member, or no longer."""
+        return next((member for member in self.iflist if member.ifp is ifp), None)
 
     def output_members(self, ifp: Ifnet, destination: bytes) -> tuple[list[BridgeMember], list[BridgeMember]]:
         """Return where a frame of the local stack goes: members to send it, members to hear it."""
         found = None if destination[0] & 1 else self.rtable.lookup(destination)
         if found is not None:
-            port, age = found
-            member = self._by_port[port]
-            if member is None:
-                return [], []
-            if age == AGE_LOCAL:
-                return [], [member]
-            return [member] if member.may_send_for_stack(ifp) else [], []
-        senders = [member for member in self._members if member.may_send_for_stack(ifp)]
-        hearers = [m for m in self._members if m.is_listening and m.ifp is not ifp]
+            number, age = found
+            member = self.rtable.member_of(number)
+            if member is not None and member in self.iflist:
+                if age == AGE_LOCAL:
+                    return [], [member]
+                return [member] if member.may_send_for_stack(ifp) else [], []
+        senders = [member for member in self.iflist if member.may_send_for_stack(ifp)]
+        hearers = [m for m in self.iflist if m.is_listening and m.ifp is not ifp]
         return senders, hearers if destination[0] & 1 else []
 
     # Under the lock.
 
-    def _lock(self) -> AbstractContextManager[object]:
-        return self.machine.netisr.ifnet_lock
-
     def _republish(self) -> None:
-        with self._lock():
-            self._publish()
+        with self.lock:
+            self.publish()
 
-    def _publish(self) -> None:
-        old = self.block.publish(port_specs(self._members), self.is_running, self._forward_control)
+    def publish(self) -> None:
+        """Make the port map of the list as it is now, and wait until nobody reads the old one."""
+        old = self.block.publish(port_specs(self.iflist), self.is_running, self._forward_control)
         self._grace()
         del old  # readers are gone
 
@@ -357,12 +346,12 @@ class Bridge:
         self.machine.engine.pserialize.perform()
 
     def _set_flag(self, ifp: Ifnet | str, flag: IFBIF, on: bool) -> None:
-        with self._lock():
+        with self.lock:
             member = self._member(ifp)
             if flag is IFBIF.STP:
                 member.state = "forwarding"
             member.flags = member.flags | flag if on else member.flags & ~flag
-            self._publish()
+            self.publish()
 
     def _interface(self, ifp: Ifnet | str) -> Ifnet:
         """Resolve a name; refuse interfaces of other machines."""
@@ -376,15 +365,8 @@ class Bridge:
 
     def _member(self, ifp: Ifnet | str) -> BridgeMember:
         name = ifp if isinstance(ifp, str) else getattr(ifp, "name", repr(ifp))
-        for member in self._members:
+        for member in self.iflist:
             if member.ifp is ifp or member.ifp.name == ifp:
                 return member
         text = f"{name} is no member of {self.name}; {self.name}.add({name}) makes it one"
         raise NetstackError(ENOENT, text)
-
-    def _free_port(self) -> int:
-        try:
-            return self._by_port.index(None)
-        except ValueError:
-            text = f"{self.name} has {BRIDGE_MEMBERS_MAX} members, the most a bridge can have"
-            raise NetstackError(ENOSPC, text) from None

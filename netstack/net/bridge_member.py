@@ -55,9 +55,12 @@ class BridgeMember:
     Fields are guarded by the ``ifnet`` mutex; CPUs hold the record by a reference on ``target``.
     """
 
-    def __init__(self, ifp: Ifnet, port: int, klass: PsrefClass) -> None:
+    def __init__(self, ifp: Ifnet, klass: PsrefClass) -> None:
         self.ifp = ifp
-        self.port = port  # index in the port map and in table entries
+        # Numbers given by ``bridge_flush`` when it is admitted, -1 before.
+        self.port = -1  # index in the port map and in entries that are fixed
+        self.tag = -1  # the number in entries learned here: the port, or changed by every flush
+        self.maxaddr = 0  # most addresses learned here; 0: as many as the table takes
         self.flags = IFBIF.LEARNING | IFBIF.DISCOVER
         self.state = "forwarding"  # honoured while STP is set
         self.priority = BRIDGE_PORT_PRIORITY
@@ -129,6 +132,7 @@ def port_specs(members: Sequence[BridgeMember]) -> list[PortSpec]:
             egress_drop=-1 if drop is None else int(drop),
             unknown=unknown.ports_from(member),
             group=group.ports_from(member),
+            tag=member.tag,
         )
     return specs
 

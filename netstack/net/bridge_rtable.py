@@ -1,37 +1,41 @@
 """The bridge's address table seen from the control plane (paper §3.2.2; NetBSD bridge_rtable_*).
 
-Learning and lookup are in the kernels; here are static entries, removal, flush, ageing, trimming,
-listing.  Removal clears one word per entry, so nothing is freed; the grace period that follows each
-removal is what makes "gone" true when the call returns: no look-up made before is in use any more.
+Learning and lookup are in the kernels; here are static entries, removal, ageing, trimming, listing.
+Which table it is, the hash table of words or NetBSD's chains, and how many entries are removed at
+once (``bridge_flush``), is chosen by name.
 
-Context: control plane under the ``ifnet`` mutex, except the ageing callout (a softint), which takes
-         the table's own lock only.
+Context: control plane under the ``ifnet`` mutex, except ageing: a callout hands it to a thread, as
+         a removal waits for readers and a softint may not.
+Locks:   ``mutex`` guards removal, replacement and ageing; see ``bridge_flush``.
 Limits:  ``BRIDGE_RTABLE_MAX_LIMIT`` addresses.  The members' own addresses count against nothing.
 """
 
+from collections.abc import Callable
 from errno import EINVAL, ENOENT, ENOSPC
 from typing import NamedTuple
 
 from netstack._fast.bridge import BridgeBlock
+from netstack._fast.macchain import ChainTable
 from netstack._fast.mactable import MacTable
 from netstack.errors import NetstackError
 from netstack.kern.callout import Callout
+from netstack.kern.mutex import Mutex
+from netstack.kern.workqueue import Workqueue
 from netstack.machine.api import Engine
+from netstack.net.bridge_flush import AGE_LOCAL, AGE_STATIC, REMOVALS, Removal, Select
 from netstack.net.bridge_member import BridgeMember
 from netstack.net.ifnet import format_mac
 from netstack.params import (
     BRIDGE_RTABLE_AGE_PERIOD_S,
     BRIDGE_RTABLE_MAX_LIMIT,
+    BRIDGE_RTABLE_SWEEP_ADDRESSES_PER_S,
     BRIDGE_RTABLE_TIMEOUT_LIMIT_S,
 )
 
 __all__ = ["AGE_LOCAL", "AGE_STATIC", "BridgeRtable", "Entry"]
 
-# Age codes of ``_fast/mactable.pxd`` that are no ages.
-AGE_LOCAL = 254
-AGE_STATIC = 255
-
 NS_PER_S = 1_000_000_000
+DEFAULT_REMOVAL = {"hash": "generation", "chained": "paper"}
 
 
 class Entry(NamedTuple):
@@ -44,17 +48,44 @@ class Entry(NamedTuple):
 
 
 class BridgeRtable:
-    """The table of one bridge: ``maxaddr`` addresses, learned ones for ``timeout_s`` seconds."""
+    """The table of one bridge: ``maxaddr`` addresses, learned ones for ``timeout_s`` seconds.
 
-    def __init__(self, engine: Engine, name: str, seed: int, maxaddr: int, timeout_s: int) -> None:
-        self._engine = engine
+    Args:    table -- "hash": buckets of eight words; "chained": NetBSD's 1024 chained heads.
+             flush -- "generation", "direct", "paper", "each"; see ``bridge_flush``.  None: the
+             quickest that the table has.
+    Raises:  NetstackError(EINVAL) for names and values that are not so.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        seed: int,
+        maxaddr: int,
+        timeout_s: int,
+        table: str = "hash",
+        flush: str | None = None,
+    ) -> None:
+        self.engine = engine
         self._name = name
         self._seed = seed
+        self._kind = table
         self._timeout_s = self._checked_timeout(timeout_s)
-        self.table = MacTable(self._checked_max(maxaddr), seed)
-        self.block: BridgeBlock | None = None  # set once the bridge has one
-        self._callout = Callout(engine, self._sweep, name=f"{name} ageing")
-        self._is_ageing = False
+        self.removal = self._checked_removal(table, flush)(self)
+        self.table = self._new_table(self._checked_max(maxaddr))
+        self.mutex = Mutex(engine, f"{name} rtable")
+        # Set by the bridge: who its members are, and publishing their map, grace period included.
+        self.block: BridgeBlock | None = None
+        self.members: Callable[[], tuple[BridgeMember, ...]] = tuple
+        self.publish: Callable[[], None] = lambda: None
+        # What removals have cost; guarded by the mutex where it matters.
+        self.counters = dict.fromkeys(
+            ("performs", "retries", "allocations", "allocations_under_lock", "reclaims", "sweeps"), 0
+        )
+        self._callout = Callout(engine, self._timer, name=f"{name} ageing")
+        self._worker = Workqueue(engine, f"{name} ageing", self._age_work)
+        self._is_ageing = False  # guarded by the mutex
+        self._is_destroyed = False
 
     @property
     def maxaddr(self) -> int:
@@ -69,33 +100,41 @@ class BridgeRtable:
     @timeout_s.setter
     def timeout_s(self, value: int) -> None:
         self._timeout_s = self._checked_timeout(value)
-        if self._is_ageing:
-            self.start_ageing()
+        with self.mutex:
+            if self._is_ageing:
+                self._arm_locked()
 
-    def set_max(self, maxaddr: int) -> MacTable | None:
-        """Change the limit; returns the table replaced by a larger one, if that was needed.
+    def set_max(self, maxaddr: int) -> None:
+        """Change the limit.
 
         Lowering ages first, then drops learned addresses, last seen first, until they fit; static
-        entries survive.  After a replacement the caller waits for readers and calls ``finish_max``.
+        entries survive.  Raising may take a larger table, and waits for readers of the old one.
         """
         self._checked_max(maxaddr)
-        table = self.table
         try:
-            table.set_max(maxaddr)
+            self.table.set_max(maxaddr)
         except ValueError:
-            larger = MacTable(maxaddr, self._seed)
-            table.copy_into(larger)
-            self.table = larger
-            if self.block is not None:
-                self.block.set_table(larger)
-            return table
+            self._replace_table(maxaddr)
+            return
         self.age()
-        table.trim(maxaddr)
-        return None
+        self.trim(maxaddr)
 
-    def finish_max(self, replaced: MacTable) -> None:
-        """Take over what CPUs learned in the old table while it was being replaced."""
-        replaced.copy_into(self.table)
+    def trim(self, maxaddr: int) -> None:
+        """Remove learned addresses, last seen first, until at most so many are left (NetBSD bridge_rttrim)."""
+        excess = self.table.count + self.table.statics - maxaddr
+        if excess > 0:
+            learned = [(seen, mac) for mac, _, age, seen in self.table.entries() if age < AGE_LOCAL]
+            newest = sorted(learned, reverse=True)[:excess]
+            self.removal.remove(Select(macs=[mac for _, mac in newest]))
+
+    def set_port_max(self, member: BridgeMember, most: int) -> None:
+        """Limit what is learned on a member; 0: by ``maxaddr`` alone.  What is there stays."""
+        if not isinstance(most, int) or not 0 <= most <= BRIDGE_RTABLE_MAX_LIMIT:
+            text = f"{self._name}: {most!r} addresses on {member.ifp.name}"
+            raise NetstackError(EINVAL, f"{text}: 0..{BRIDGE_RTABLE_MAX_LIMIT}, 0 is no limit")
+        with self.mutex:
+            member.maxaddr = most
+            self.table.set_cap(member.tag, most)
 
     def add_static(self, mac: bytes, member: BridgeMember) -> None:
         """Enter an address for good, or turn a learned one into a static one.
@@ -113,76 +152,157 @@ class BridgeRtable:
 
     def deladdr(self, mac: bytes) -> None:
         """Remove one entry.  Raises: NetstackError(ENOENT) when it is not listed."""
-        if self._age_code(mac) == AGE_LOCAL or not self.table.remove(mac):
+        if self._age_code(mac) == AGE_LOCAL or not self.removal.remove(Select(macs=[mac])):
             raise NetstackError(ENOENT, f"{self._name}: {format_mac(mac)} is not in the table")
 
-    def flush(self, static: bool) -> None:
-        """Remove learned entries, and static ones where asked."""
-        self.table.flush_ports(None, static, False)
+    def flush(self, static: bool) -> int:
+        """Remove learned entries, and static ones where asked; return how many."""
+        return self.removal.flush(static)
 
-    def remove_local(self, member: BridgeMember) -> None:
-        """Remove a member's own address, unless the entry is another member's."""
-        if self.table.lookup(member.ifp.block.mac) == (member.port, AGE_LOCAL):
-            self.table.remove(member.ifp.block.mac)
-
-    def purge(self, member: BridgeMember) -> None:
-        """Remove every entry of a member: learned, static, and its own address."""
-        self.table.flush_ports(member.port, True, True)
+    def purge(self, member: BridgeMember) -> int:
+        """Remove every entry of a member: learned, static, and its own address; return how many."""
+        removed = self.removal.purge(member)
+        for number in {member.port, member.tag}:
+            self.table.set_cap(number, 0)
+        return removed
 
     def add_local(self, member: BridgeMember) -> None:
         """Enter a member's own address, unless another member has the same and came first."""
         if self._age_code(member.ifp.block.mac) != AGE_LOCAL:
             self.table.add_local(member.ifp.block.mac, member.port)
 
+    def remove_local(self, member: BridgeMember) -> None:
+        """Remove a member's own address, unless the entry is another member's."""
+        if self.lookup(member.ifp.block.mac) == (member.port, AGE_LOCAL):
+            self.removal.remove(Select(macs=[member.ifp.block.mac]))
+
     def lookup(self, mac: bytes) -> tuple[int, int] | None:
-        """Return port and age code of an address, or None."""
+        """Return port number and age code of an address, or None."""
         return self.table.lookup(mac)
+
+    def member_of(self, number: int) -> BridgeMember | None:
+        """Return whose a port number of an entry is."""
+        return self.removal.numbers.members[number]
 
     def entries(self) -> list[Entry]:
         """Return what an operator sees: no own addresses, nothing expired; ordered by address."""
         now_s = self._second()
         found = []
-        for mac, port, age, seen_s in self.table.entries():
+        for mac, number, age, seen_s in self.table.entries():
+            member = self.member_of(number)
+            if member is None or age == AGE_LOCAL:
+                continue
+            remaining_s = max(0, self._timeout_s - (now_s - seen_s))
             if age == AGE_STATIC:
-                found.append(Entry(mac, port, 0, True))
-            elif age != AGE_LOCAL:
-                remaining_s = max(0, self._timeout_s - (now_s - seen_s))
-                if remaining_s or not self._timeout_s:
-                    found.append(Entry(mac, port, remaining_s, False))
+                found.append(Entry(mac, member.port, 0, True))
+            elif remaining_s or not self._timeout_s:
+                found.append(Entry(mac, member.port, remaining_s, False))
         return sorted(found)
 
+    # Ageing.
+
     def age(self) -> int:
-        """Remove learned entries whose time is over; returns how many."""
-        return self.table.age(self._second(), self._timeout_s)
+        """Remove learned entries whose time is over (NetBSD bridge_rtage); return how many.
+
+        Context: a thread; may sleep.
+        """
+        now_s = self._second()
+        self.counters["sweeps"] += 1
+        timeout_s = self._timeout_s
+        if not timeout_s or now_s < timeout_s:
+            return 0
+        return self.removal.remove(Select(seen_until=now_s - timeout_s))
 
     def start_ageing(self) -> None:
-        """Sweep from now on, often enough that an entry lives at most 5/4 of its timeout.
+        """Sweep from now on, each time at the second when the next address expires.
 
-        The period also has the limit that age codes set, see ``_fast/mactable.pxd``.  Source:
-        NetBSD bridge_timer.  Departs: the callout itself sweeps, since nothing is freed.
+        Source: NetBSD bridge_timer, bridge_rtage_work.  Departs: NetBSD sweeps every 300 s.
         """
-        self._is_ageing = True
-        quarter_s = self._timeout_s // 4 or 1
-        limit_s = BRIDGE_RTABLE_AGE_PERIOD_S
-        period_s = min(limit_s, quarter_s) if self._timeout_s else limit_s
-        self._callout.schedule(period_s, background=True)
+        with self.mutex:
+            self._is_ageing = True
+            self._arm_locked()
 
     def stop_ageing(self) -> None:
         """Sweep no more: the bridge is down."""
-        self._is_ageing = False
-        self._callout.stop()
+        with self.mutex:
+            self._is_ageing = False
+            self._callout.stop()
 
-    def _sweep(self, _arg: object) -> None:
+    def destroy(self) -> None:
+        """End ageing for good; wait for a sweep under way."""
+        if self._is_destroyed:
+            return
+        self._is_destroyed = True
+        self.stop_ageing()
+        self._callout.halt()
+        self._worker.destroy()
+
+    def _timer(self, _arg: object) -> None:
+        """bridge_timer: the time has come; a softint may not wait for readers, so a thread sweeps."""
+        self._worker.enqueue()
+
+    def _age_work(self, _work: object) -> None:
+        """bridge_rtage_work: sweep, and make the next appointment."""
         self.age()
-        if self._is_ageing:
-            self.start_ageing()
+        with self.mutex:
+            if self._is_ageing:
+                self._arm_locked()
+
+    def _arm_locked(self) -> None:
+        """Wake up when the oldest address expires, and soon enough for the age codes.
+
+        An address learned meanwhile expires no sooner than a whole timeout from this second.  A
+        large table is swept less often, see ``params``.
+        """
+        self.mutex.assert_held()
+        now_ns = self.engine.now_ns()
+        now_s = now_ns // NS_PER_S
+        oldest_s = self.table.mark_old(now_s)
+        delay_s = float(BRIDGE_RTABLE_AGE_PERIOD_S)
+        if self._timeout_s:
+            due_s = (now_s if oldest_s is None else min(oldest_s, now_s)) + self._timeout_s
+            least_s = self.maxaddr / BRIDGE_RTABLE_SWEEP_ADDRESSES_PER_S
+            delay_s = min(delay_s, max(due_s - now_ns / NS_PER_S, least_s))
+        self._callout.schedule(delay_s, background=True)
+
+    # Inside.
+
+    def _new_table(self, maxaddr: int) -> MacTable | ChainTable:
+        if self._kind == "chained":
+            return ChainTable(maxaddr, self._seed)
+        return MacTable(maxaddr, self._seed)
+
+    def _replace_table(self, maxaddr: int) -> None:
+        """Put a larger table in place: copy, swap, wait for readers, take over what they learned."""
+        larger = self._new_table(maxaddr)
+        for member in self.members():
+            larger.set_cap(member.tag, member.maxaddr)
+        with self.mutex:
+            old = self.table
+            old.copy_into(larger)
+            self.table = larger
+            if self.block is not None:
+                self.block.set_table(larger)
+            self.engine.pserialize.perform()
+            old.copy_into(larger)
+            self.removal.table_replaced()
 
     def _second(self) -> int:
-        return self._engine.now_ns() // NS_PER_S
+        return self.engine.now_ns() // NS_PER_S
 
     def _age_code(self, mac: bytes) -> int | None:
-        found = self.table.lookup(mac)
+        found = self.lookup(mac)
         return found[1] if found is not None else None
+
+    def _checked_removal(self, table: str, flush: str | None) -> type[Removal]:
+        if table not in DEFAULT_REMOVAL:
+            raise NetstackError(EINVAL, f"{self._name}: table={table!r}: one of 'hash', 'chained'")
+        removal = REMOVALS.get(flush or DEFAULT_REMOVAL[table])
+        if removal is None or table not in removal.tables:
+            fitting = ", ".join(repr(n) for n, r in REMOVALS.items() if table in r.tables)
+            text = f"flush={flush!r}: a table={table!r} has {fitting}"
+            raise NetstackError(EINVAL, f"{self._name}: {text}")
+        return removal
 
     def _checked_max(self, maxaddr: int) -> int:
         if not isinstance(maxaddr, int) or not 1 <= maxaddr <= BRIDGE_RTABLE_MAX_LIMIT:

@@ -159,10 +159,14 @@ class Ifnet:
         self._transmit = function
         self.block.tx_hook = function != self._own_transmit
 
-    def set_transmit(self, function: InputSlot) -> None:
-        """Fill ``if_transmit`` with the driver's function, which the compiled loop may bypass."""
+    def set_transmit(self, function: InputSlot, mpsafe: bool = True) -> None:
+        """Fill ``if_transmit`` with the driver's function, which the compiled loop may bypass.
+
+        Args:   mpsafe -- False: it runs under KERNEL_LOCK, on any kernel, and is never bypassed
+                (NetBSD without IFEF_MPSAFE).
+        """
         self._own_transmit = function
-        self.if_transmit = function
+        self.if_transmit = self.machine.engine.kernel_lock.wrap(function, mpsafe)
 
     @property
     def flags(self) -> IFF:

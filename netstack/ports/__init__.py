@@ -6,6 +6,7 @@ A host port is an object with ``name``, ``mac``, ``mtu``, ``receivers`` and ``tr
 ``dev.portif`` builds an interface from one.
 
     af_packet   an existing Linux interface, through packet sockets
+    af_xdp      the same through AF_XDP sockets, with ``bpf`` for the program that needs
     tap         a TAP interface, this end of which is the process
     pcap        capture files, in and out (no host port: plain readers and writers)
     spec        ``veth0``, ``tap:tap0``, ``pcap:in.pcap``: how a command line names them

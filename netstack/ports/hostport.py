@@ -7,12 +7,13 @@ import contextlib
 from typing import Generic, Self, TypeVar
 
 from netstack._fast.hostport import PacketRx, PacketTx, TapRx, TapTx
+from netstack._fast.xdp import XdpRx, XdpTx
 from netstack.ports.rtnl import Dropped, LinkCounters
 
 __all__ = ["HostPort"]
 
-Rx = TypeVar("Rx", PacketRx, TapRx)
-Tx = TypeVar("Tx", PacketTx, TapTx)
+Rx = TypeVar("Rx", PacketRx, TapRx, XdpRx)
+Tx = TypeVar("Tx", PacketTx, TapTx, XdpTx)
 
 
 class HostPort(Generic[Rx, Tx]):

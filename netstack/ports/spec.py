@@ -1,6 +1,7 @@
 """How a command line names a port.
 
     veth0                   an interface of the host (also ``packet:veth0``)
+    xdp:veth0               the same through AF_XDP: faster, without offloads of the hosts behind it
     tap:tap0                a TAP interface, made if there is none
     pcap:in.pcap            a capture file that exists: its frames come in
     pcap:out.pcapng         a file that does not exist: what goes out is written to it
@@ -19,14 +20,14 @@ from netstack.ports.hostif import check_name
 
 __all__ = ["PortSpec", "parse", "parse_all"]
 
-KINDS = ("packet", "tap", "pcap")
+KINDS = ("packet", "xdp", "tap", "pcap")
 
 
 @dataclass(frozen=True, slots=True)
 class PortSpec:
     """One port: a host interface by name, or a file to read, one to write, or both."""
 
-    kind: str  # "packet", "tap" or "pcap"
+    kind: str  # of KINDS
     name: str  # as reports call it
     source: Path | None = None
     sink: Path | None = None
@@ -44,7 +45,7 @@ def parse(text: str) -> PortSpec:
     if kind not in KINDS:
         raise NetstackError(
             errno.EINVAL,
-            f"{text}: no kind of port is called {kind!r}; write NAME, tap:NAME or pcap:FILE",
+            f"{text}: no kind of port is called {kind!r}; write NAME, xdp:NAME, tap:NAME or pcap:FILE",
         )
     if kind != "pcap":
         return PortSpec(kind, check_name(rest))

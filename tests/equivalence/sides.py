@@ -16,10 +16,14 @@ BRIDGE_COUNTED = ("ipackets", "ibytes", "imcasts", "learned", "moved", "table_fu
 
 
 class MachineSide:
-    """One machine in one configuration; it lives through many traces."""
+    """One machine in one configuration; it lives through many traces.
 
-    def __init__(self, name: str, **settings: Any) -> None:
+    Args: bridge -- settings of its bridges, beside those of the trace.
+    """
+
+    def __init__(self, name: str, bridge: dict[str, Any] | None = None, **settings: Any) -> None:
         self.name = name
+        self.bridge_settings = bridge or {}
         self.machine = Machine(ncpu=1, seed=5, mbufs=4096, **settings)
         self.interfaces = {each: self.machine.nic(each) for each in INTERFACES}
         self.old: dict[tuple[str, str], Any] = {}
@@ -33,7 +37,7 @@ class MachineSide:
         for ifp in self.interfaces.values():
             ifp.up()
             ifp.listen(False)
-        self.br = self.machine.bridge("bridge0", list(members), maxaddr=maxaddr)
+        self.br = self.machine.bridge("bridge0", list(members), maxaddr=maxaddr, **self.bridge_settings)
 
     def apply(self, step: Step) -> int | None:
         verb, *args = step

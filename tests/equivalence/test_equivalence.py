@@ -31,6 +31,16 @@ OTHERS: dict[str, dict[str, Any]] = {
     "compiled n=1": {"path": "compiled", "drain": 1},
 }
 
+# The ways to remove addresses, and NetBSD's table; compared with each other in the same run.
+TABLES: dict[str, dict[str, Any]] = {
+    f"{path}, {table}, {flush}": {"path": path, "bridge": {"table": table, "flush": flush}}
+    for path in ("compiled", "stages")
+    for table, flush in (
+        *(("hash", flush) for flush in ("generation", "direct", "paper", "each")),
+        *(("chained", flush) for flush in ("paper", "each")),
+    )
+}
+
 Record = Callable[[str, object], None]
 MakeSides = Callable[..., list[MachineSide]]
 
@@ -69,6 +79,12 @@ def test_other_configurations(name: str, base_seed: int, make_sides: MakeSides, 
     first = (base_seed + 1) * SEED_STRIDE - 100 * (1 + list(OTHERS).index(name))
     record_property("seeds", f"{first}..{first + 39} {name}")
     run_traces(range(first, first + 40), make_sides({name: OTHERS[name]}))
+
+
+def test_tables_and_ways_to_flush(base_seed: int, make_sides: MakeSides, record_property: Record) -> None:
+    first = (base_seed + 1) * SEED_STRIDE - 2000
+    record_property("seeds", f"{first}..{first + 59} tables and ways to flush")
+    run_traces(range(first, first + 60), make_sides(TABLES))
 
 
 @pytest.mark.parametrize("path", ["compiled", "stages"])

@@ -29,12 +29,17 @@ FLAT = Costs(
 
 
 def make(
-    ncpu: int = 1, kernel: str = "NET_MPSAFE", seed: int = 1, costs: Costs = FLAT, **options: Any
+    ncpu: int = 1,
+    kernel: str = "NET_MPSAFE",
+    seed: int = 1,
+    costs: Costs = FLAT,
+    lockdebug: bool | None = None,
+    **options: Any,
 ) -> VirtualEngine:
     """Return a machine with its kernel attached and its trace kept."""
     pool = MbufPool(256, ncpu)
     engine = VirtualEngine(ncpu, pool, None, kernel, seed, costs, **options)
-    kern.attach(engine)
+    kern.attach(engine, lockdebug)
     engine.trace(True)
     return engine
 

@@ -19,17 +19,32 @@ class Flood:
 
     Stations of NIC ``i`` are ``station(100 * i + k)``; ``targets[i]`` says to which NICs' stations the
     far end of NIC ``i`` sends; a NIC that is not there is a station nobody knows.
+
+    Args: bridge -- settings of the bridge.   roaming -- so many more stations, from 9000 on, speak on
+          every NIC: they move all the time.   guests -- so many speak on one NIC only, from
+          ``8000 + 100 * i``: the bridge learns them, and none has a static entry.
     """
 
-    def __init__(self, m: Machine, count: int, targets: dict[int, list[int]], **nic: Any) -> None:
+    def __init__(
+        self,
+        m: Machine,
+        count: int,
+        targets: dict[int, list[int]],
+        bridge: dict[str, Any] | None = None,
+        roaming: int = 0,
+        guests: int = 0,
+        **nic: Any,
+    ) -> None:
         self.m = m
         self.nics = [m.nic(f"wm{i}", **nic) for i in range(count)]
-        self.br = m.bridge("bridge0", self.nics, maxaddr=1000)
+        self.br = m.bridge("bridge0", self.nics, **{"maxaddr": 1000, **(bridge or {})})
         self.generators: list[Generator] = []
         self.targets = targets
         driven: dict[int, list[Any]] = {}
         for i, others in targets.items():
             pairs = [(station(100 * j + k), station(100 * i + k)) for k in range(10) for j in others]
+            pairs += [(station(9000 + (k + i) % roaming), station(9000 + k)) for k in range(roaming)]
+            pairs += [(station(100 * j), station(8000 + 100 * i + k)) for k in range(guests) for j in others]
             for queue, engine in enumerate(self.nics[i].hw.rx_engines):
                 generator = engine.generator = Generator(headers(pairs), 60)
                 self.generators.append(generator)

@@ -1,12 +1,16 @@
-"""Callouts, work queues, periodic work."""
+"""Callouts (NetBSD callout(9)): when they run, what stops them, and against a model."""
 
-from errno import EDEADLK, EINVAL
+from errno import EBUSY, EDEADLK, EINVAL
+from random import Random
+from typing import Any
 
 import pytest
 from sim.rig import current, make
 
 from netstack import NetstackError
-from netstack.kern.callout import Callout, Periodic, Workqueue
+from netstack.kern.callout import Callout
+from netstack.kern.mutex import Mutex
+from netstack.kern.spl import splhigh, splx
 
 
 def test_a_callout_runs_in_softclock_on_its_cpu_at_its_time() -> None:
@@ -80,78 +84,203 @@ def test_a_callout_re_arms_itself_in_the_background() -> None:
     assert len(beats) == 10
 
 
-def test_work_runs_in_a_thread_in_order_and_may_wait() -> None:
+def test_the_states_of_a_callout() -> None:
     engine = make()
-    seen: list[tuple[int, object]] = []
+    seen: list[tuple[bool, bool, bool, bool]] = []
 
-    def work(item: int) -> None:
-        engine.sleep(1e-6)
-        seen.append((item, current(engine).context))
+    def states() -> tuple[bool, bool, bool, bool]:
+        return callout.is_pending, callout.is_expired, callout.is_invoking, callout.is_active
 
-    queue = Workqueue(engine, "wq", work)
-    si = engine.softints.establish("net", queue.enqueue, 2)
-    queue.enqueue(1)
-    engine.softints.schedule_cpu(si, 0)
-    engine.at(20_000, lambda: queue.enqueue(3))
+    def call(_: object) -> None:
+        seen.append(states())
+        callout.ack()
+        seen.append(states())
+
+    callout = Callout(engine)
+    with pytest.raises(NetstackError, match="setfunc"):
+        callout.schedule(1.0)
+    callout.setfunc(call)
+    assert states() == (False, False, False, False)
+    callout.schedule(1.0)
+    assert states() == (True, False, False, True)
     engine.run()
-    assert seen == [(1, "thread"), (2, "thread"), (3, "thread")]
+    assert seen == [(False, True, True, True), (False, True, False, False)]
+    assert states() == (False, True, False, False)
+    callout.stop()
+    assert states() == (False, False, False, False)
+    done: list[object] = []
+    callout.reset(1.0, done.append, "reset")
+    engine.run()
+    assert done == ["reset"] and callout.is_invoking  # nobody said ack
 
 
-def test_wait_for_a_queue() -> None:
+def test_a_callout_that_waits_for_its_cpu_can_still_be_stopped_or_moved() -> None:
+    """Its time has come, but the CPU is at splhigh: an old turn must not make a new call early."""
+    engine = make(2)
+    calls: list[int] = []
+    callout = Callout(engine, lambda _: calls.append(engine.now_ns()), cpu=1)
+
+    def hold(then: object) -> None:
+        cpu = current(engine)
+        s = splhigh(cpu)
+        engine.charge("work", 5000)
+        assert callout.is_expired and callout.is_pending
+        then()  # type: ignore[operator]
+        splx(cpu, s)
+
+    callout.schedule(1e-6)
+    engine.spawn(lambda: hold(callout.stop), cpu=1)
+    engine.run()
+    assert calls == [] and not callout.is_expired
+    start_ns = engine.now_ns()
+    callout.schedule(1e-6)
+    engine.spawn(lambda: hold(lambda: callout.schedule(1.0)), cpu=1)
+    engine.run()
+    assert len(calls) == 1 and calls[0] - start_ns > 1_000_000_000
+
+
+def test_halt_from_the_function_is_a_stop_and_from_a_softint_an_error() -> None:
     engine = make()
-    done: list[int] = []
-    queue = Workqueue(engine, "wq", done.append)
-    for item in range(3):
-        queue.enqueue(item)
-    queue.wait()
-    assert done == [0, 1, 2]
-    si = engine.softints.establish("net", lambda _: queue.wait())
+    seen: list[bool] = []
+
+    def call(_: object) -> None:
+        callout.schedule(5.0)
+        seen.append(callout.halt())
+
+    callout = Callout(engine, call)
+    callout.schedule(0)
+    engine.run()
+    assert seen == [True] and not callout.is_pending
+    si = engine.softints.establish("net", lambda _: callout.halt())
     engine.softints.schedule_cpu(si, 0)
     with pytest.raises(NetstackError) as caught:
         engine.run()
     assert caught.value.errno == EDEADLK
 
 
-def test_work_that_fails_does_not_block_the_queue() -> None:
+def test_halt_catches_a_call_that_schedules_itself_and_lets_the_interlock_go() -> None:
+    engine = make(2)
+    mutex = Mutex(engine, "interlock")
+    log: list[str] = []
+
+    def call(_: object) -> None:
+        log.append("begin")
+        engine.charge("work", 10_000)
+        log.append(f"interlock free: {not mutex.is_held}")
+        callout.schedule(1.0)
+
+    callout = Callout(engine, call)
+
+    def halter() -> None:
+        engine.sleep(2e-6)
+        with mutex:
+            assert log == ["begin"] and not callout.halt(mutex)
+            log.append(f"halted, mutex held: {mutex.is_held}")
+
+    callout.schedule(1e-6)
+    engine.spawn(halter, cpu=1)
+    engine.run()
+    assert log == ["begin", "interlock free: True", "halted, mutex held: True"]
+    assert not callout.is_pending and not mutex.is_held
+
+
+def test_only_a_halted_callout_is_destroyed() -> None:
     engine = make()
-    done: list[int] = []
+    callout = Callout(engine, print)
+    callout.schedule(1.0)
+    with pytest.raises(NetstackError, match="pending") as caught:
+        callout.destroy()
+    assert caught.value.errno == EBUSY
+    callout.halt()
+    callout.destroy()
+    with pytest.raises(NetstackError, match="destroyed") as caught:
+        callout.schedule(1.0)
+    assert caught.value.errno == EINVAL
 
-    def work(item: int) -> None:
-        if item == 0:
-            raise ValueError("bad item")
-        done.append(item)
 
-    queue = Workqueue(engine, "wq", work)
-    queue.enqueue(0)
-    with pytest.raises(ValueError, match="bad item"):
+def test_a_failing_call_does_not_hold_up_the_others() -> None:
+    engine = make()
+    done: list[object] = []
+
+    def fail(_: object) -> None:
+        raise ValueError("bad call")
+
+    for fn in (fail, done.append):
+        Callout(engine, fn, "x").schedule(1e-6)
+    with pytest.raises(ValueError, match="bad call"):
         engine.run()
-    queue.enqueue(1)
     engine.run()
-    assert done == [1]
+    assert done == ["x"]
 
 
-def test_periodic_work_happens_on_time_and_stops() -> None:
-    engine = make()
-    beats: list[int] = []
-    periodic = Periodic(engine, 0.5, lambda: beats.append(engine.now_ns()), "ageing")
-    periodic.start()
-    periodic.start()
-    engine.run()
-    assert not beats and engine.now_ns() == 0
-    engine.run(seconds=2.25)
-    assert [beat // 10**8 for beat in beats] == [5, 10, 15, 20]
-    periodic.stop()
-    engine.run(seconds=5)
-    assert len(beats) == 4
-    periodic.start()
-    engine.run(seconds=0.6)
-    assert len(beats) == 5
+def test_callouts_against_a_model(seed: int) -> None:
+    """Random schedule, stop and time: each call at its last appointment, none after a stop."""
+    rng = Random(seed)
+    for _ in range(20):
+        engine = make(2, seed=rng.getrandbits(16))
+        calls: list[tuple[int, int]] = []
+        due: dict[int, int] = {}
+        callouts = [
+            Callout(
+                engine,
+                lambda i: calls.append((i, engine.now_ns() // 1000)),  # noqa: B023
+                i,
+                cpu=i % 2,
+            )
+            for i in range(4)
+        ]
+        expected: list[tuple[int, int]] = []
+        for _ in range(60):
+            i = rng.randrange(4)
+            now_us = engine.now_ns() // 1000
+            action = rng.random()
+            if action < 0.5:
+                delay_us = rng.randrange(1, 40) * 10
+                callouts[i].schedule(delay_us * 1e-6)
+                due[i] = now_us + delay_us
+            elif action < 0.7:
+                assert callouts[i].stop() == (i in due)
+                due.pop(i, None)
+            else:
+                engine.run(seconds=rng.randrange(1, 30) * 1e-5)
+                now_us = engine.now_ns() // 1000
+                over = sorted((when, j) for j, when in due.items() if when < now_us)
+                expected += [(j, when) for when, j in over]
+                for _, j in over:
+                    del due[j]
+        engine.run()
+        expected += [(j, when) for when, j in sorted((when, j) for j, when in due.items())]
+        assert sorted(calls) == sorted(expected)
+        engine.close()
 
 
-@pytest.mark.parametrize(
-    "make_it", [lambda e: Periodic(e, 0, print), lambda e: Callout(e, print, cpu=9)]
-)
-def test_nonsense_is_refused(make_it: object) -> None:
+def test_on_the_wall_stop_halt_and_schedule_from_many_threads(machine: Any) -> None:
+    """No call after halt has returned, whoever schedules it and wherever it runs."""
+    m = machine(ncpu=2, clock="wall")
+    m.engine.start()
+    calls = [0]
+    is_inside = [False]
+
+    def call(_: object) -> None:
+        is_inside[0] = True
+        calls[0] += 1
+        is_inside[0] = False
+        callout.schedule(0)
+
+    callout = Callout(m.engine, call, cpu=1)
+    for _ in range(50):
+        before = calls[0]
+        callout.schedule(0)
+        m.engine.wait_until(lambda before=before: calls[0] > before, "a call")
+        callout.halt()
+        after = calls[0]
+        assert not is_inside[0] and not callout.is_pending
+        m.engine.run(seconds=0.0005)
+        assert calls[0] == after
+    m.engine.stop()
+
+
+def test_a_cpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(NetstackError) as caught:
-        make_it(make())  # type: ignore[operator]
+        Callout(make(), print, cpu=9)
     assert caught.value.errno == EINVAL

@@ -1,9 +1,16 @@
 """KERNEL_LOCK and softnet_lock (paper §2.1, §2.2.1)."""
 
+from collections.abc import Callable
+from errno import EPERM
+from typing import Any
+
 import pytest
 from sim.rig import Device, current, make
+from unit.kern.kernrig import Actors
 
+from netstack import Machine, NetstackError
 from netstack.kern.kernel_lock import KernelLock
+from netstack.kern.mutex import Mutex
 from netstack.machine.virtual import VirtualEngine
 
 
@@ -156,3 +163,173 @@ def test_a_thread_with_softnet_lock_keeps_net_softints_off_its_cpu() -> None:
     engine.spawn(work)
     engine.run()
     assert order == ["thread", "soft"]
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+@pytest.mark.parametrize("kernel", ["GENERIC", "NET_MPSAFE"])
+def test_only_who_holds_it_releases_it(clock: str, kernel: str) -> None:
+    with Actors(clock, kernel=kernel) as actors:
+        lock = actors.engine.kernel_lock
+        with pytest.raises(NetstackError) as caught:
+            lock.exit()
+        assert caught.value.errno == EPERM
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_a_thread_that_sleeps_gives_up_every_level_on_either_machine(clock: str) -> None:
+    with Actors(clock, ncpu=2, kernel="GENERIC") as actors:
+        engine = actors.engine
+        lock = engine.kernel_lock
+        seen: list[tuple[str, int]] = []
+
+        def sleeper() -> None:
+            for _ in range(3):
+                lock.enter()
+            engine.wait_until(lambda: ("other", 1) in seen, "the other", 60.0)
+            seen.append(("back", lock.lock.depth))
+            for _ in range(3):
+                lock.exit()
+
+        def other() -> None:
+            lock.enter()
+            seen.append(("other", lock.lock.depth))
+            lock.exit()
+
+        actors.thread(sleeper, 0)
+        actors.thread(other, 1)
+        actors.finish()
+        assert seen == [("other", 1), ("back", 3)] and lock.lock.depth == 0
+
+
+@pytest.mark.parametrize("big_lock", ["KERNEL_LOCK", "softnet_lock"])
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_against_a_mutex_in_the_other_order_nobody_hangs(clock: str, big_lock: str) -> None:
+    """Half take the mutex first, half the big lock; both spin, and that alone would never end."""
+    with Actors(clock, ncpu=4, kernel="GENERIC") as actors:
+        engine = actors.engine
+        lock = engine.kernel_lock
+        mutex = Mutex(engine, "m")
+        rounds = 20
+        inside = 0
+
+        def take() -> int:
+            if big_lock == "softnet_lock":
+                return int(lock.softnet_enter())
+            lock.enter()
+            return 0
+
+        def drop(s: int) -> None:
+            if big_lock == "softnet_lock":
+                lock.softnet_exit(s)
+            else:
+                lock.exit()
+
+        def mutex_first() -> None:
+            nonlocal inside
+            with mutex:
+                actors.work(700)
+                s = take()
+                inside += 1
+                assert inside == 1
+                actors.work(300)
+                inside -= 1
+                drop(s)
+
+        def mutex_last() -> None:
+            nonlocal inside
+            s = take()
+            actors.work(500)
+            with mutex:
+                inside += 1
+                assert inside == 1
+                actors.work(300)
+                inside -= 1
+            drop(s)
+
+        for cpu in range(4):
+            fn = mutex_first if cpu % 2 else mutex_last
+            actors.thread(lambda fn=fn: [fn() for _ in range(rounds)], cpu)
+        assert actors.finish() == 4 * rounds
+        assert not mutex.is_held and lock.lock.depth == lock.softnet_lock.depth == 0
+
+
+def test_wrap_is_kernel_lock_around_what_is_not_mpsafe() -> None:
+    lock = big(make())
+
+    def driver(text: str, times: int = 1) -> tuple[str, bool]:
+        return text * times, lock.is_mine
+
+    assert lock.wrap(driver, True) is driver
+    assert lock.wrap(driver, False)("x", times=2) == ("xx", True)
+    assert not lock.is_mine
+
+    def fails() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        lock.wrap(fails, False)()
+    assert not lock.is_mine
+
+
+# --- under traffic
+
+
+def frame_of(i: int) -> bytes:
+    return bytes.fromhex("02000000bb0102000000aa01") + b"\x08\x00" + bytes([i & 0xFF]) * 46
+
+
+def forwarded(
+    machine: Callable[..., Any], count: int = 200, prepare: Callable[[Machine], object] | None = None, **settings: Any
+) -> Machine:
+    """Send frames through a bridge in a machine at work; return the machine."""
+    m: Machine = machine(ncpu=2, **settings)
+    wm0, wm1 = m.nic("wm0"), m.nic("wm1")
+    m.bridge("bridge0", members=[wm0, wm1])
+    if prepare is not None:
+        prepare(m)
+    for i in range(0, count, 10):
+        wm0.wire.send([frame_of(i + k) for k in range(10)])
+        m.run()
+    assert len(wm1.wire.recv()) == count
+    return m
+
+
+PATHS = [("virtual", "stages"), ("virtual", "compiled"), ("wall", "stages"), ("wall", "compiled")]
+
+
+@pytest.mark.parametrize("frame", ["softint", "classic"])
+@pytest.mark.parametrize(("clock", "path"), PATHS)
+def test_generic_really_runs_under_it_and_mpsafe_really_does_not(
+    machine: Callable[..., Any], clock: str, path: str, frame: str
+) -> None:
+    taken = {}
+    for kernel in ("GENERIC", "NET_MPSAFE"):
+        m = forwarded(machine, clock=clock, path=path, frame=frame, kernel=kernel)
+        stats = m.engine.kernel_lock.stats()  # type: ignore[attr-defined]
+        taken[kernel] = stats["KERNEL_LOCK"]["acquired"]
+        if kernel == "NET_MPSAFE":
+            assert stats["softnet_lock"]["acquired"] == 0
+    assert taken["NET_MPSAFE"] == 0
+    assert taken["GENERIC"] >= 20  # at least once for each burst
+
+
+@pytest.mark.parametrize(("clock", "path"), PATHS)
+def test_a_driver_that_is_not_mpsafe_transmits_under_it_on_mpsafe_too(
+    machine: Callable[..., Any], clock: str, path: str
+) -> None:
+    held: list[bool] = []
+
+    def prepare(m: Machine) -> None:
+        wm1 = m.interfaces["wm1"]
+        own = wm1.if_transmit
+
+        def transmit(ifp: Any, mv: Any, cpu: Any) -> None:
+            held.append(m.engine.kernel_lock.is_mine)
+            own(ifp, mv, cpu)
+
+        wm1.set_transmit(transmit, mpsafe=False)
+
+    m = forwarded(machine, prepare=prepare, clock=clock, path=path, kernel="NET_MPSAFE")
+    assert held and all(held)
+    stats = m.engine.kernel_lock.stats()  # type: ignore[attr-defined]
+    assert stats["KERNEL_LOCK"]["acquired"] == len(held)

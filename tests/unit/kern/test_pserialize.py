@@ -1,13 +1,15 @@
 """Read sections and grace periods under the rules of contexts (paper §3.1.3)."""
 
-from errno import EDEADLK
+import threading
+from errno import EDEADLK, EINVAL, EPERM, ETIMEDOUT
+from typing import Any
 
 import pytest
 from sim.rig import Device, current, make
 
-from netstack import NetstackError
-from netstack._fast.pserialize import STRATEGIES
-from netstack.kern.pserialize import Pserialize
+from netstack import Machine, NetstackError
+from netstack._fast.pserialize import STRATEGIES, membarrier_available
+from netstack.kern.pserialize import Pserialize, StallWarning
 from netstack.kern.spl import IPL, splhigh, splx
 from netstack.machine.virtual import VirtualEngine
 
@@ -152,3 +154,171 @@ def test_waiting_inside_a_section_is_refused() -> None:
     with pytest.raises(NetstackError, match="read section") as caught:
         engine.run()
     assert caught.value.errno == EDEADLK
+
+
+def test_perform_in_a_section_is_refused_at_once() -> None:
+    engine = make()
+
+    def work() -> None:
+        with the(engine).section(current(engine)):
+            the(engine).perform()
+
+    engine.spawn(work)
+    with pytest.raises(NetstackError, match=r"waits for itself|sleep in read section") as caught:
+        engine.run()
+    assert caught.value.errno == EDEADLK and engine.now_ns() < 1_000_000_000
+
+
+def test_a_hard_handler_may_read_inside_the_section_it_interrupted() -> None:
+    """Possible, not expected (Table 1): the outermost exit ends the section."""
+    engine = make()
+    psz = the(engine)
+    depths: list[int] = []
+
+    def work() -> None:
+        cpu = current(engine)
+        outer = psz.read_enter(cpu)
+        hard_s = splhigh(cpu)  # as the handler would
+        inner = psz.read_enter(cpu)
+        depths.append(psz.depth(cpu))
+        psz.read_exit(cpu, inner)
+        depths.append(psz.depth(cpu))
+        assert engine.psz.in_section(0) and cpu.spl == IPL.HIGH
+        splx(cpu, hard_s)
+        psz.read_exit(cpu, outer)
+        depths.append(psz.depth(cpu))
+
+    engine.spawn(work)
+    if engine.lockdebug is None:
+        engine.run()
+        assert depths == [2, 1, 0] and not engine.psz.in_section(0)
+    else:  # not expected: the checker says so
+        with pytest.raises(NetstackError, match="read section in a read section"):
+            engine.run()
+
+
+def test_an_exit_without_a_section_is_told() -> None:
+    engine = make()
+    psz = the(engine)
+    errnos: list[object] = []
+
+    def work() -> None:
+        with pytest.raises(NetstackError) as caught:
+            psz.read_exit(current(engine), 0)
+        errnos.append(caught.value.errno)
+
+    engine.spawn(work)
+    engine.run()
+    assert errnos == [EPERM] or engine.lockdebug is not None
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_machine_has_the_strategy_that_was_asked_for(
+    machine: Any, clock: str, strategy: str
+) -> None:
+    if strategy == "membarrier" and not membarrier_available():
+        pytest.skip("no membarrier(2) here")
+    m = machine(ncpu=4, clock=clock, pserialize=strategy)
+    assert m.engine.psz.strategy == strategy
+    m.engine.pserialize.perform()  # every CPU idles: nobody stalls it
+    assert m.engine.psz.performs == 1 and not m.engine.pserialize.stalls
+
+
+def test_the_strategy_has_a_default_and_no_other_names() -> None:
+    with Machine() as m:
+        assert m.engine.psz.strategy == "switch"
+    with Machine(clock="wall") as m:
+        assert m.engine.psz.strategy in ("membarrier", "seqcst")
+    with pytest.raises(NetstackError, match="pserialize='rcu'") as caught:
+        Machine(pserialize="rcu")
+    assert caught.value.errno == EINVAL
+
+
+# The stall detector.
+
+
+def test_a_busy_cpu_is_reported_and_the_grace_period_ends_all_the_same() -> None:
+    """Strategy switch: a thread that neither sleeps nor ends passes no switch point."""
+    engine = make(3, psz_strategy="switch")
+    psz = the(engine)
+    psz.stall_s = 1e-3
+
+    def hog() -> None:
+        for _ in range(50):
+            engine.charge("work", 100_000)
+
+    engine.spawn(hog, cpu=2, name="hog")
+    engine.run(seconds=1e-6)
+    with pytest.warns(StallWarning, match="CPU 2: thread 'hog'") as caught:
+        psz.perform()
+    # 5 ms of work: reported when 1 ms is over, and again when 2 and 4 are.
+    assert psz.stalled == 1 and len(psz.stalls) == len(caught) == 3
+    stall = psz.stalls[0]
+    assert (stall.cpu_index, stall.context, stall.handler) == (2, "thread", "hog")
+    assert (stall.depth, stall.sections, stall.switches) == (0, 0, 0)
+    assert 1e-3 <= stall.waited_s < 2e-3 <= psz.stalls[1].waited_s
+    assert any(line.endswith(" hog") for line in stall.stack)
+    assert psz.psz.performs == 1
+
+
+@pytest.mark.parametrize("strategy", strategies())
+def test_a_reader_that_never_leaves_is_named_in_the_error(strategy: str) -> None:
+    engine = make(2, psz_strategy=strategy)
+    psz = the(engine)
+
+    def reader() -> None:
+        cpu = current(engine)
+        s = psz.read_enter(cpu)
+        spins(engine)
+        psz.read_exit(cpu, s)
+
+    engine.spawn(reader, cpu=1, name="reader")
+    engine.run(seconds=1e-6)
+    with pytest.warns(StallWarning), pytest.raises(NetstackError) as caught:
+        psz.perform(timeout_s=1.5)
+    text = str(caught.value)
+    assert caught.value.errno == ETIMEDOUT
+    assert "CPU 1: thread 'reader' at SPL 4, in a read section" in text
+    assert " spins" in text and "CPU 0" not in text
+
+
+def spins(engine: VirtualEngine) -> None:
+    """Use the CPU for two virtual seconds."""
+    for _ in range(200):
+        engine.charge("work", 10_000_000)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_wall_machine_names_who_holds_it_up(machine: Any, strategy: str) -> None:
+    if strategy == "membarrier" and not membarrier_available():
+        pytest.skip("no membarrier(2) here")
+    m = machine(ncpu=2, clock="wall", pserialize=strategy)
+    psz = m.engine.pserialize
+    psz.stall_s = 0.02
+    began, gate = threading.Event(), threading.Event()
+
+    def linger(_: object) -> None:
+        with psz.section(m.engine.curcpu()):
+            began.set()
+            gate.wait(30)
+
+    si = m.engine.softints.establish("net", linger, name="lingering reader")
+    m.engine.softints.schedule_cpu(si, 1)
+    m.engine.start()
+    try:
+        assert began.wait(30)
+        with pytest.warns(StallWarning), pytest.raises(NetstackError) as caught:
+            psz.perform(timeout_s=0.1)
+        assert caught.value.errno == ETIMEDOUT
+        text = str(caught.value)
+        assert "CPU 1: soft 'lingering reader' at SPL 4, in a read section" in text
+        assert " linger" in text and "CPU 0" not in text
+        stall = psz.stalls[0]
+        assert (stall.cpu_index, stall.depth, stall.sections) == (1, 1, 0)
+        assert any(line.endswith(" linger") for line in stall.stack)
+        gate.set()
+        psz.perform()  # it has left: the next one ends
+    finally:
+        gate.set()
+        m.engine.stop()

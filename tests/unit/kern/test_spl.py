@@ -1,12 +1,15 @@
 """Priority levels: raising, restoring, and what an SPL holds off (paper §2.2.2)."""
 
+from errno import EINVAL
 from itertools import pairwise
 
 import pytest
 from sim.rig import Device, current, make
+from unit.kern.kernrig import Actors
 
+from netstack import NetstackError
 from netstack.kern import spl
-from netstack.kern.spl import IPL, splhigh, splnet, splraise, splx
+from netstack.kern.spl import IPL, makeiplcookie, splhigh, splnet, splraise, splraiseipl, splx
 
 
 def test_levels_are_in_the_paper_s_order() -> None:
@@ -47,6 +50,7 @@ def test_splx_does_not_raise() -> None:
         ("splvm", IPL.VM),
         ("splnet", IPL.VM),
         ("splsched", IPL.SCHED),
+        ("splserial", IPL.HIGH),
         ("splhigh", IPL.HIGH),
     ],
 )
@@ -137,3 +141,121 @@ def test_a_handler_runs_at_its_level_and_a_higher_one_nests() -> None:
     engine.run()
     assert levels == [("low", 5), ("high", 6), ("high", 6), ("low", 5), ("same", 5), ("same", 5)]
     assert engine.cpus[0].spl == IPL.NONE
+
+
+def test_a_level_known_at_run_time_only() -> None:
+    cpu = make().cpus[0]
+    assert splraiseipl(cpu, makeiplcookie(IPL.SCHED)) == IPL.NONE and cpu.spl == IPL.SCHED
+    assert splraiseipl(cpu, makeiplcookie(IPL.SOFTNET)) == IPL.SCHED and cpu.spl == IPL.SCHED
+    with pytest.raises(NetstackError, match="IPL 8") as caught:
+        makeiplcookie(8)
+    assert caught.value.errno == EINVAL
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_what_was_held_off_comes_at_splx_highest_first_on_either_machine(clock: str) -> None:
+    """A softint of the lowest level raises the SPL; all others become pending meanwhile."""
+    with Actors(clock) as actors:
+        engine = actors.engine
+        order: list[str] = []
+        sources = []
+        softs = [
+            engine.softints.establish(level, lambda _, level=level: order.append(level))
+            for level in ("bio", "net", "serial")
+        ]
+
+        def low() -> None:
+            cpu = engine.curcpu()
+            s = splhigh(cpu)
+            for si in softs:
+                engine.softints.schedule(si)
+            for source in sources:
+                source.raise_()
+            order.append("masked")
+            splx(cpu, s)
+            order.append("after")
+
+        def note(name: str) -> None:
+            if armed:
+                order.append(name)
+
+        armed = False
+        for ipl in (IPL.VM, IPL.HIGH, IPL.SCHED):
+            sources.append(actors.interrupt(ipl, lambda name=ipl.name: note(name), 0))
+        actors.finish()
+        armed = True
+        actors.softint("clock", low, 0)
+        actors.finish()
+        actors.until(lambda: len(order) == 8)
+        assert order == ["masked", "HIGH", "SCHED", "VM", "serial", "net", "bio", "after"]
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_a_partial_splx_lets_in_what_is_above_the_new_level_only(clock: str) -> None:
+    with Actors(clock) as actors:
+        engine = actors.engine
+        order: list[str] = []
+        softs = [
+            engine.softints.establish(level, lambda _, level=level: order.append(level))
+            for level in ("bio", "net", "serial")
+        ]
+
+        def low() -> None:
+            cpu = engine.curcpu()
+            s = splhigh(cpu)
+            for si in softs:
+                engine.softints.schedule(si)
+            splx(cpu, IPL.SOFTNET)
+            order.append("at softnet")
+            assert splnet(cpu) == IPL.SOFTNET
+            splx(cpu, s)
+            order.append("after")
+
+        actors.softint("clock", low, 0)
+        actors.finish()
+        actors.until(lambda: len(order) == 5)
+        assert order == ["serial", "at softnet", "net", "bio", "after"]
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_priorities_of_softints_among_themselves(clock: str) -> None:
+    """All pending at once: highest level first, each level in the order of scheduling."""
+    with Actors(clock) as actors:
+        engine = actors.engine
+        order: list[str] = []
+        names = ["clock1", "serial1", "net1", "net2", "bio1", "clock2", "serial2"]
+        softs = {
+            name: engine.softints.establish(name[:-1], lambda _, name=name: order.append(name))
+            for name in names
+        }
+
+        def low() -> None:
+            for name in names:
+                engine.softints.schedule(softs[name])
+
+        source = actors.interrupt(IPL.HIGH, low, 0)
+        actors.until(lambda: len(order) == len(names))
+        assert order == ["serial1", "serial2", "net1", "net2", "bio1", "clock1", "clock2"]
+        source.disable()
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_an_interrupt_goes_before_softints_that_are_pending(clock: str) -> None:
+    """A hard handler schedules a softint and another interrupt, which comes first."""
+    with Actors(clock) as actors:
+        engine = actors.engine
+        order: list[str] = []
+        si = engine.softints.establish("serial", lambda _: order.append("soft"))
+        armed = False
+        second = actors.interrupt(IPL.VM, lambda: order.append("second") if armed else None, 0)
+        actors.finish()
+        armed = True
+
+        def first() -> None:
+            engine.softints.schedule(si)
+            second.raise_()
+            order.append("first")
+
+        actors.interrupt(IPL.VM, first, 0)
+        actors.until(lambda: len(order) == 3)
+        assert order == ["first", "second", "soft"]
