@@ -3,6 +3,7 @@
 Layout, top to bottom; an arrow never points up (``docs/style.md``):
 
     cmd/        commands an operator would run        rfc2544/     the throughput test
+    explore/    the schedule explorer
     topology.py assembles a machine
     net/        interfaces, Ethernet, the bridge      dev/         drivers
     hw/         models of NICs, PCI, wires            ports/       the real world's wire ends
@@ -17,13 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netstack.errors import NetstackError
+    from netstack.explore.search import replay
     from netstack.topology import Machine
 
     __version__: str
 
-__all__ = ["Machine", "NetstackError", "__version__", "get_include"]
+__all__ = ["Machine", "NetstackError", "__version__", "explore", "get_include", "replay"]
 
-_HOME = {"Machine": "netstack.topology", "NetstackError": "netstack.errors"}
+_HOME = {
+    "Machine": "netstack.topology",
+    "NetstackError": "netstack.errors",
+    "replay": "netstack.explore.search",
+}
 
 
 def get_include() -> str:
@@ -39,6 +45,10 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         value = getattr(import_module(_HOME[name]), name)
+    elif name == "explore":  # a package that can be called
+        from importlib import import_module
+
+        value = import_module("netstack.explore")
     elif name == "__version__":
         from importlib.metadata import version
 

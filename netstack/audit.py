@@ -3,6 +3,7 @@
 Identities, exact while no CPU runs:
 
   mbufs   pool = free + in receive rings + in transmit rings + in if_snd + on punt rings + on forwarding queues
+          (a queue that holds copies, of a device with memory of its own, holds no mbufs)
   frames  in + originated + copied = out + delivered + dropped (by reason) + held
   wires   put on the cable + generated = received + oversize + resting; received = in + not yet taken
           sent by the NIC = out + not yet taken back; sent = on the far end's cable + counted + lost
@@ -40,9 +41,11 @@ def audit(machine: "Machine") -> dict[str, dict[str, int]]:
     return report
 
 
-def _queued(machine: "Machine") -> dict[str, int]:
-    """Frames that are under way inside the machine."""
-    tx_queues = [q for ifp in machine.all_interfaces for q in ifp.tx_queues]
+def _queued(machine: "Machine", *, copies: bool = True) -> dict[str, int]:
+    """Frames that are under way inside the machine; those in mbufs only, without ``copies``."""
+    tx_queues = [
+        q for ifp in machine.all_interfaces for q in ifp.tx_queues if copies or not getattr(q, "is_copy", False)
+    ]
     blocks = [cpu.block for cpu in machine.engine.cpus]
     return {
         "if_snd": sum(q.snd_len for q in tx_queues),
@@ -53,7 +56,7 @@ def _queued(machine: "Machine") -> dict[str, int]:
 
 
 def _mbufs(machine: "Machine") -> dict[str, int]:
-    held = _queued(machine)
+    held = _queued(machine, copies=False)
     held["rx_rings"] = sum(q.held for ifp in machine.all_interfaces for q in ifp.rx_queues)
     free = machine.pool.free_count
     return {"left": machine.pool.nmbufs, "right": free + sum(held.values()), "free": free, **held}

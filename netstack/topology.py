@@ -21,10 +21,13 @@ from netstack._fast.pserialize import STRATEGIES, membarrier_available
 from netstack.dev.pci import PciAttachArgs
 from netstack.dev.pci_chipset import PciChipset
 from netstack.dev.pci_intr import TYPES, IntrType
+from netstack.dev.vioif import VioifDriver, vioif_memory_bytes
 from netstack.dev.wm import WmDriver
 from netstack.errors import EnvironmentLacksError, NetstackError
 from netstack.hw.dma import DmaMap
 from netstack.hw.pci_host import PciHost
+from netstack.hw.vioif import VioifModel
+from netstack.hw.virtq_regs import SharedMemory
 from netstack.hw.wm import WmModel
 from netstack.kern import attach
 from netstack.kern.intrctl import IntrCtl
@@ -51,6 +54,7 @@ __all__ = ["Machine"]
 
 FRAMES = ("softint", "classic")
 PATHS = ("compiled", "stages")
+MODELS = ("wm", "vioif")
 TOOLS = ("brconfig", "ifconfig", "intrctl")
 WHOLE_RING = 1 << 30  # classic frame: until nothing is left, however much arrives meanwhile
 
@@ -144,7 +148,9 @@ class Machine:
         rate: float = 0.0,
         intr: IntrType = "msix",
     ) -> Ifnet:
-        """Attach a NIC; the letters of the name choose its model: ``wm`` is an I354.
+        """Attach a NIC; the letters of the name choose its model: ``wm`` is an I354, ``vioif`` a virtio device.
+
+        The queues of a virtio device come in pairs: it has as many of one kind as of the other.
 
         Args:    mac -- default: a local address made from the unit.   rate -- bits a second of its wire
                  (virtual clock), 0: sending takes no time.   intr -- the best interrupt type to try:
@@ -154,8 +160,9 @@ class Machine:
         """
         self._check_open()
         model = name.rstrip("0123456789")
-        if model != "wm" or model == name:
-            raise NetstackError(EINVAL, f"{name}: NIC names are a model and a number; models: wm")
+        if model not in MODELS or model == name:
+            text = f"NIC names are a model and a number; models: {', '.join(MODELS)}"
+            raise NetstackError(EINVAL, f"{name}: {text}")
         for what, count in (("rx_queues", rx_queues), ("tx_queues", tx_queues)):
             if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= WM_QUEUES_MAX:
                 raise NetstackError(EINVAL, f"{name}: {what} must be 1..{WM_QUEUES_MAX}, not {count!r}")
@@ -164,6 +171,8 @@ class Machine:
             raise NetstackError(EINVAL, f"{name}: a rate of {rate} bits a second; 0 is a wire without a limit")
         if rate and self.clock == "wall":
             raise NetstackError(EINVAL, f"{name}: a wire has a rate on the virtual clock only")
+        if model == "vioif":
+            return self._vioif(name, rx_queues, tx_queues, mac, mtu, rate, intr)
         wanted = rx_queues * WM_RX_SLOTS
         if self.pool.free_count < MBUFS_PER_QUEUE_SPARE * wanted:
             text = f"{name}: {rx_queues} receive rings take {wanted} mbufs, {self.pool.free_count} are free"
@@ -180,11 +189,7 @@ class Machine:
         except BaseException:
             self.pci.unplug(pa.place)
             raise
-        self._units += 1
-        self._enter(ifp)
-        driver.init()
-        ifp.up()
-        return ifp
+        return self._started(ifp, driver)
 
     def bridge(self, name: str, members: Iterable[Ifnet | str] = (), **options: Any) -> Bridge:
         """Make a bridge of interfaces; options as ``Bridge``: timeout, maxaddr, mtu, forward_control.
@@ -226,7 +231,7 @@ class Machine:
             raise NetstackError(ENXIO, f"{ifp}: no such interface")
         found.detach()
         found.driver.detach()
-        if isinstance(found.driver, WmDriver):
+        if isinstance(found.driver, WmDriver | VioifDriver):
             self.pci.unplug(found.driver.pa.place)
         if found.wire is not None:
             found.wire.is_cut = True
@@ -321,6 +326,37 @@ class Machine:
 
     # Inside.
 
+    def _vioif(
+        self, name: str, rx_queues: int, tx_queues: int, mac: str | bytes | None, mtu: int, rate: float, intr: IntrType
+    ) -> Ifnet:
+        """Attach a virtio device that has so many pairs of queues."""
+        if rx_queues != tx_queues:
+            text = f"queues come in pairs; rx_queues={rx_queues}, tx_queues={tx_queues}"
+            raise NetstackError(EINVAL, f"{name}: {text}")
+        if rate:
+            raise NetstackError(EINVAL, f"{name}: a virtio device sends at once; a wire with a rate needs wm")
+        ifp = self._new_ifnet(name, mac, mtu)
+        memory = SharedMemory(vioif_memory_bytes(rx_queues))
+        hw = VioifModel(name, self.engine.controller, memory, ifp.block.mac, rx_queues, WIRE_LIMIT_FRAMES)
+        ifp.hw = hw
+        ifp.wire = hw.wire
+        ether_ifattach(ifp)
+        pa = self._plug(hw)
+        try:
+            driver = VioifDriver(self, ifp, pa, memory, self._units, rx_queues, intr)
+        except BaseException:
+            self.pci.unplug(pa.place)
+            raise
+        return self._started(ifp, driver)
+
+    def _started(self, ifp: Ifnet, driver: WmDriver | VioifDriver) -> Ifnet:
+        """Enter an attached NIC and start it."""
+        self._units += 1
+        self._enter(ifp)
+        driver.init()
+        ifp.up()
+        return ifp
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise NetstackError(ENXIO, "the machine is closed")
@@ -333,7 +369,7 @@ class Machine:
             mac = bytes((0x02, 0x00, 0x5E, self.seed & 0xFF, self._indices >> 8, self._indices & 0xFF))
         return Ifnet(self, name, self._indices, mac, mtu)
 
-    def _plug(self, hw: WmModel) -> PciAttachArgs:
+    def _plug(self, hw: WmModel | VioifModel) -> PciAttachArgs:
         """Put a NIC on the bus; return what its driver attaches to."""
         place = self.pci.plug(hw.function, hw.intx)
         line = hw.intx.line

@@ -28,7 +28,7 @@ cdef enum:
 cdef inline uint16_t bridge_outcome(brmap_t *map, uint32_t inport, uint64_t src_word, uint64_t w) noexcept nogil:
     """Outcome of a unicast frame, by the table's words of its source and destination: a port, or why it has none."""
     cdef bport_t *out = &map.port[word_port(w)]
-    if ns_unlikely(src_word != 0 and word_age(src_word) == AGE_LOCAL):
+    if ns_unlikely(word_age(src_word) == AGE_LOCAL) and map.port[word_port(src_word)].ifp != NULL:
         if w != 0 and word_age(w) == AGE_LOCAL and out.ifp != NULL:
             return <uint16_t> (OUT_LOCAL + out.port)
         return <uint16_t> (OUT_DROP + <uint32_t> Drop.OWN_SOURCE)

@@ -1,9 +1,7 @@
 STRATEGIES: dict[str, int]
 
 class Chooser:
-    def __new__(
-        cls, strategy: str = "random", seed: int = 0, depth: int = 3, preemptions: int = 2
-    ) -> Chooser: ...
+    def __new__(cls, strategy: str = "random", seed: int = 0, depth: int = 3, preemptions: int = 2) -> Chooser: ...
     @staticmethod
     def replay(choices: bytes) -> Chooser: ...
     @property

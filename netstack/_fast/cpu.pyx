@@ -8,6 +8,7 @@ Context: the CPU itself, or the engine while the CPU does not run; ``softint_pos
 may come
 from anywhere.
 """
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -91,6 +92,7 @@ cdef class SoftintTable:
         return self._entry(handle).level
 
 
+@cython.no_gc_clear              # what __dealloc__ gives back needs the pool: it may not be cleared away before
 cdef class CpuBlock:
     """CPU ``index`` of a machine.  ``giant`` is the KERNEL_LOCK word on a GENERIC kernel."""
 

@@ -299,7 +299,7 @@ cdef class MacTable(AddressTable):
         return entries.n
 
     def destroy(self, RtList entries not None) -> None:
-        """Readers are gone: destroy what was unlinked.  A word has no memory of its own, so there is nothing to free."""
+        """Readers are gone: destroy what was unlinked.  A word has no memory of its own: nothing is freed."""
         entries.n = 0
 
     def clear(self, port, kinds: int) -> int:

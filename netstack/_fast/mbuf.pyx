@@ -6,6 +6,7 @@ depot under one spin lock.  Objects of this module are cold edges: the compiled 
 Context: ``MbufPool`` any.  An ``MbufVec`` belongs to one CPU (or to no CPU: index ``ncpu``, for control threads).
 Limits: ``VEC_MAX`` frames in a vector; a frame longer than 2062 bytes is a chain.
 """
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -120,6 +121,7 @@ cdef MbufVec vec_for(MbufPool owner, uint32_t cpu):
     return mv
 
 
+@cython.no_gc_clear              # what __dealloc__ gives back needs the pool: it may not be cleared away before
 cdef class MbufVec:
     """A packet vector: up to 256 frames of one receive interface and queue.
 

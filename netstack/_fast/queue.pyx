@@ -2,6 +2,7 @@
 
 Context: control plane (attach, stop, detach).  The data path uses ``rxq_t`` and ``txq_t`` of ``cpu.pxd``.
 """
+cimport cython
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
 
@@ -15,6 +16,8 @@ from netstack._fast.lines cimport own_lines
 from netstack._fast.lock cimport spin_enter, spin_exit
 from netstack._fast.mbuf cimport mbuf_t, m_get, m_of_data, m_freem, m_put, magazine_t, M_BCAST, M_MCAST
 
+
+@cython.no_gc_clear              # what __dealloc__ gives back needs the pool: it may not be cleared away before
 cdef class RxQueue:
     """Receive queue ``index`` of an interface with a ring of ``slots`` descriptors."""
 
@@ -142,6 +145,7 @@ cdef class RxQueue:
         self.rxq.intr = source.src
 
 
+@cython.no_gc_clear              # what __dealloc__ gives back needs the pool: it may not be cleared away before
 cdef class TxQueue:
     """Transmit queue ``index``: a ring of ``slots`` and its own if_snd of ``snd_maxlen`` frames."""
 

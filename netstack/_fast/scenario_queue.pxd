@@ -6,8 +6,8 @@ Frames that nobody looks into are numbers: producer << 8 | count, so that loss, 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from netstack._fast.atomics cimport (ns_load_u32, ns_load_u64, ns_store_u32, ns_store_u64, ns_add_u32, ns_pause, RELAXED,
-                                     ACQREL)
+from netstack._fast.atomics cimport (ns_load_u32, ns_load_u64, ns_store_u32, ns_store_u64, ns_add_u32, ns_pause,
+                                     RELAXED, ACQREL)
 from netstack._fast.cable cimport hwrx_step, HEADER_BYTES
 from netstack._fast.cpu cimport cpu_t, rxq_t, txq_t
 from netstack._fast.dring cimport desc_t

@@ -19,7 +19,7 @@ EXIT_LACKS = 3
 EXIT_NOISY = 4
 EXIT_INTERRUPTED = 130
 
-COMMANDS = ("rfc2544", "bridge", "brconfig", "ifconfig", "intrctl", "torture", "doctor")
+COMMANDS = ("rfc2544", "bridge", "brconfig", "ifconfig", "intrctl", "torture", "explore", "doctor")
 
 
 class LazyGroup(click.Group):

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOENT
 from importlib import import_module
-from time import perf_counter
 from typing import Any
 
 from netstack.errors import NetstackError
 from netstack.explore import token as tokens
 from netstack.explore.report import Report
+from netstack.machine.explore_point import elapsed_s
 
 __all__ = ["compiled_scenarios", "explore_compiled", "is_compiled", "replay_compiled"]
 
@@ -62,7 +62,7 @@ def explore_compiled(
     _check(name, mutant)
     report = Report(name, "compiled", strategy, seed, delayed_stores=delayed_stores, mutant=mutant)
     digests: set[int] = set()
-    start_s = perf_counter()
+    start_s = elapsed_s()
     slice_schedules = schedules if seconds is None or strategy == "dfs" else min(schedules, SLICE)
     number = 0
     while report.schedules < schedules:
@@ -83,7 +83,7 @@ def explore_compiled(
         report.schedules += result.schedules
         report.steps += result.steps
         report.is_exhausted = result.is_exhausted
-        report.seconds = perf_counter() - start_s
+        report.seconds = elapsed_s() - start_s
         digests.add(result.digest)
         if result.violations:
             report.found_after = report.schedules
@@ -93,7 +93,7 @@ def explore_compiled(
             progress(report)
         if result.is_exhausted or (seconds is not None and report.seconds >= seconds):
             break
-    report.seconds = perf_counter() - start_s
+    report.seconds = elapsed_s() - start_s
     return report
 
 
@@ -103,9 +103,9 @@ def replay_compiled(told: tokens.Token) -> Report:
     report = Report(
         told.scenario, "compiled", "replay", 0, delayed_stores=told.is_delaying, mutant=told.mutant
     )
-    start_s = perf_counter()
+    start_s = elapsed_s()
     _describe(report, told.choices)
-    report.seconds = perf_counter() - start_s
+    report.seconds = elapsed_s() - start_s
     report.schedules = 1
     return report
 
@@ -123,7 +123,10 @@ def _describe(report: Report, choices: bytes) -> None:
     """Run one schedule again and enter what it shows."""
     module = _module()
     how = {"mutant": report.mutant, "delayed_stores": report.delayed_stores}
-    result = module.replay(report.scenario, choices, **how)
+    try:
+        result = module.replay(report.scenario, choices, **how)
+    except ValueError as problem:
+        raise NetstackError(EINVAL, f"{report.scenario}: {problem}") from None
     report.steps = report.steps or result.steps
     report.failure = result.message if result.violations else ""
     report.digest = f"{result.digest:016x}"
@@ -134,6 +137,6 @@ def _describe(report: Report, choices: bytes) -> None:
     last = -1
     for number, (cpu, what, where) in enumerate(module.trace(report.scenario, choices, **how), 1):
         mark = ">" if last not in (-1, cpu) else " "
-        lines.append(f"  {mark} {number:>5}  {cpu:<3}  {what}{f' of word {where}' if where >= 0 else ''}")
+        lines.append(f"  {mark} {number:>5}  {cpu:<3}  {what}{f' at +{where} of the world' if where >= 0 else ''}")
         last = cpu
     report.listing = "\n".join(lines)

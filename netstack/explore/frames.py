@@ -39,7 +39,8 @@ def trickle(machine: Machine, sends: Sequence[tuple[Ifnet, bytes]]) -> None:
 
     def arrive() -> None:
         ifp, sent = left.pop(0)
-        ifp.wire.send(sent)
+        if not ifp.wire.is_cut:
+            ifp.wire.send(sent)
         if left:
             machine.engine.at(machine.engine.now_ns(), arrive)
 

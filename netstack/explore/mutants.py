@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from errno import ENOENT
 from typing import Any, NamedTuple
 
-from netstack.dev import wm
 from netstack.errors import NetstackError
 from netstack.explore.patch import Patch
 from netstack.kern import callout, condvar, intr, kernel_lock, mutex, pserialize, psref, softint, workqueue
@@ -195,26 +194,6 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
-    "stop-no-wait",
-    "a driver's stop empties its rings without waiting for handlers",
-    "interface-down",
-    1000,
-)
-def _(patch: Patch) -> None:
-    stop = wm.WmDriver.stop
-
-    def hasty(driver: Any) -> None:
-        engine = driver.host.engine
-        engine.cross_call = _nothing
-        try:
-            stop(driver)
-        finally:
-            del engine.cross_call
-
-    patch.set(wm.WmDriver, "stop", hasty)
-
-
-@mutant(
     "work-forgotten",
     "a work queue's thread ends on what it saw before it let others know",
     "workqueue",
@@ -315,14 +294,3 @@ def _(patch: Patch) -> None:
             lock.enter()
 
     patch.set(condvar.CondVar, "_wait", wait)
-
-
-@mutant(
-    "signal-without-test",
-    "a consumer that was woken does not look again: another one was quicker",
-    "condvar-handoff",
-    500,
-)
-def _(patch: Patch) -> None:
-    patch.set(condvar.CondVar, "signal", lambda cv: cv._queue.wake_all())
-    patch.set(condvar.CondVar, "has_waiters", property(lambda cv: False))

@@ -101,8 +101,7 @@ def flush_learning() -> object:
     with Machine(ncpu=2) as m:
         br, (wm0, wm1) = bridged(m)
         br.static(wm1, C)
-        wm0.wire.send([frame(C, A, 1), frame(C, B, 2)])
-        wm1.wire.send(frame(A, station(9), 3))
+        trickle(m, [(wm0, frame(C, A, 1)), (wm1, frame(A, station(9), 3)), (wm0, frame(C, B, 2))])
         seen: list[int] = []
 
         def flush() -> None:
@@ -116,7 +115,7 @@ def flush_learning() -> object:
         assert [row[0] for row in rows if row[4] == "STATIC"] == ["02:00:00:00:00:03"], rows
         learned = [row for row in rows if row[4] != "STATIC"]
         assert len(learned) == br.rtable.table.count, f"{len(learned)} entries, counted {br.rtable.table.count}"
-        assert br.counters["learned"] >= len(learned) >= seen[0] * 0
+        assert br.counters["learned"] >= len(learned)
         wm0.wire.send([frame(C, A, 4), frame(C, B, 5)])
         m.run()
         assert {row[0] for row in br.addresses()} >= {"02:00:00:00:00:01", "02:00:00:00:00:02"}
@@ -149,8 +148,8 @@ def maxaddr_growth() -> object:
     """The table is replaced by a larger one under learning: no station is forgotten."""
     with Machine(ncpu=2) as m:
         br, (wm0, wm1) = bridged(m, maxaddr=4)
-        wm0.wire.send([frame(station(9), A, 1), frame(station(9), B, 2)])
-        wm1.wire.send(frame(station(9), C, 3))
+        stations = [(wm0, A), (wm1, C), (wm0, B)]
+        trickle(m, [(ifp, frame(station(9), source)) for ifp, source in stations])
 
         def grow() -> None:
             br.maxaddr = 4000

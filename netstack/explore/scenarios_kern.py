@@ -202,7 +202,7 @@ def workqueue() -> object:
             done.append(number)
             inside -= 1
 
-        queue = Workqueue(engine, "later", work)  # type: ignore[arg-type]
+        queue = Workqueue(engine, "later", work)
         si = engine.softints.establish("net", lambda _arg: queue.enqueue(3), name="enqueuer")
 
         def producer() -> None:

@@ -30,9 +30,9 @@ def mutex_handoff() -> object:
                 order.append(name)
 
         si = engine.softints.establish("net", lambda _arg: critical("softint"), name="critical")
-        m.spawn(lambda: critical("first"), cpu=0)
-        m.spawn(lambda: critical("second"), cpu=1)
-        engine.softints.schedule_cpu(si, 0)
+        m.spawn(lambda: critical("first"), cpu=0, name="first")
+        m.spawn(lambda: critical("second"), cpu=1, name="second")
+        engine.at(engine.now_ns(), lambda: engine.softints.schedule_cpu(si, 0))
         m.run()
         assert len(order) == 3
         return tuple(order)
@@ -62,7 +62,7 @@ def condvar_handoff() -> object:
         m.spawn(consume, cpu=0, name="consumer 1")
         m.spawn(consume, cpu=1, name="consumer 2")
         m.spawn(lambda: produce(1), cpu=1, name="producer")
-        engine.softints.schedule_cpu(si, 0)
+        engine.at(engine.now_ns(), lambda: engine.softints.schedule_cpu(si, 0))
         m.run()
         assert sorted(taken) == [1, 2], f"taken: {taken}, left in the box: {box}"
         return tuple(taken)
@@ -98,9 +98,9 @@ def rwlock() -> object:
             is_writing = False
             lock.exit()
 
-        m.spawn(lambda: read("reader 1"), cpu=0)
+        m.spawn(lambda: read("reader 1"), cpu=0, name="reader 1")
         m.spawn(write, cpu=1, name="writer")
-        m.spawn(lambda: read("reader 2"), cpu=1)
+        m.spawn(lambda: read("reader 2"), cpu=1, name="reader 2")
         m.run()
         return shared
 
@@ -159,7 +159,7 @@ def generic_contention() -> object:
 
         si = engine.softints.establish("net", lambda name: body(f"softint {engine.curcpu()}"), name="giant")
         m.spawn(thread, cpu=0)
-        engine.softints.schedule_cpu(si, 0)
+        engine.at(engine.now_ns(), lambda: engine.softints.schedule_cpu(si, 0))
         engine.softints.schedule_cpu(si, 1)
         m.run()
         assert len(done) == 3, f"done: {done}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from errno import EINVAL
-from time import perf_counter
 from typing import Literal, NamedTuple
 
 from netstack._fast.chooser import STRATEGIES, Chooser
@@ -21,6 +20,7 @@ from netstack.explore.report import Report
 from netstack.explore.schedule import Outcome, Scenario, run_schedule, undisturbed
 from netstack.explore.shrink import preemptions, shrink, trimmed
 from netstack.explore.swap import swapped
+from netstack.machine.explore_point import elapsed_s
 
 __all__ = ["Progress", "explore", "replay"]
 
@@ -77,7 +77,7 @@ def explore(
         raise NetstackError(EINVAL, f"{name}: {problem}") from None
     report = Report(name, "python", strategy, seed, delayed_stores=delayed_stores, mutant=mutant)
     states: set[str] = set()
-    start_s = perf_counter()
+    start_s = elapsed_s()
     turns = list(zip(GRAINS[grain], choosers, strict=True))
     with swapped(), planted(mutant), undisturbed():
         while report.schedules < schedules and turns:
@@ -96,7 +96,7 @@ def explore(
                 break
             if report.schedules % COLLECT_EVERY == 0:
                 gc.collect()
-            report.seconds = perf_counter() - start_s
+            report.seconds = elapsed_s() - start_s
             if progress is not None and report.schedules % PROGRESS_EVERY == 0:
                 report.states = len(states)
                 progress(report)
@@ -104,7 +104,7 @@ def explore(
                 break
     report.is_exhausted = not turns
     report.states = len(states)
-    report.seconds = perf_counter() - start_s
+    report.seconds = elapsed_s() - start_s
     return report
 
 
@@ -183,13 +183,13 @@ def replay(token: str, scenario: Scenario | None = None) -> Report:
     )
     chooser = Chooser.replay(told.choices)
     chooser.begin()
-    start_s = perf_counter()
+    start_s = elapsed_s()
     options = _Options(function, told.is_coarse, told.is_delaying, STEPS_MAX)
     with swapped(), planted(told.mutant), undisturbed():
         outcome = options.run(chooser)
     report.schedules = report.states = 1
     report.steps = outcome.steps
-    report.seconds = perf_counter() - start_s
+    report.seconds = elapsed_s() - start_s
     report.diverged = int(chooser.has_diverged)
     report.digest = outcome.digest
     report.listing = listing(outcome.record)

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
-from netstack._fast import chain, chain_explore, kernels, kernels_explore, lock
+from netstack._fast import chain, kernels, lock
 from netstack.explore.patch import Patch, stack_modules
 from netstack.kern.pserialize import StallWarning
 from netstack.machine import explore_kernel, explore_point
@@ -27,6 +27,8 @@ from netstack.machine.explore_engine import ExploringEngine
 
 __all__ = ["BUILDS", "POINTS", "PYTHON_POINTS", "swapped"]
 
+kernels_explore = import_module("netstack._fast.kernels_explore")
+chain_explore = import_module("netstack._fast.chain_explore")
 BUILDS = [kernels_explore, chain_explore]
 
 RING_SLOTS = 16

@@ -10,12 +10,12 @@ Source:  VIRTIO 1.2, chapters 2, 4.1 and 5.1.
 Context: registers -- the driver, from any handler for notifications; ``arrive`` -- any thread.
 """
 
-from threading import Lock
+from types import TracebackType
 from typing import Any
 
 from netstack._fast.intr import IntrController, IntrSource
+from netstack._fast.lock import SpinLock
 from netstack._fast.rss import Rss
-from netstack._fast.wire import Cable
 from netstack.hw.intx import IntxFunction
 from netstack.hw.msix import MsixCapability, MsixTable
 from netstack.hw.pci import PciFunction, Region
@@ -100,7 +100,7 @@ class VioifModel:
         self.control = ControlQueue(self, pairs)
         self.wire = Wire(name, self)
         self._rss = Rss()
-        self._lock = Lock()  # one access at a time; never held over a call into the machine
+        self._lock = OneAtATime()
         self._isr = 0
         self._generation = 0
         self._select = {"device_feature_select": 0, "driver_feature_select": 0, "queue_select": 0}
@@ -344,7 +344,7 @@ class VioifModel:
         if not value:
             self._reset()
             return
-        new = VirtioStatus(value) & ~VirtioStatus.NEEDS_RESET | self.status & VirtioStatus.NEEDS_RESET
+        new = VirtioStatus(value) & ~VirtioStatus.NEEDS_RESET | self.status  # only a reset takes bits back
         wants = self.driver_features
         if new & VirtioStatus.FEATURES_OK and (
             int(wants) & ~int(self.features) or not wants & VIRTIO_NET_F.VERSION_1
@@ -362,6 +362,22 @@ class VioifModel:
             queue.enable(self.driver_features)
         except VirtqFault as fault:
             self._break(str(fault))
+
+
+class OneAtATime:
+    """Who has the device's state.  Never held over a call into the machine; who waits gives the interpreter up."""
+
+    def __init__(self) -> None:
+        self._lock = SpinLock()
+
+    def __enter__(self) -> None:
+        if not self._lock.try_enter():
+            self._lock.enter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.exit()
 
 
 class VirtioCapability:

@@ -95,7 +95,7 @@ class VirtioStatus(IntFlag):
     FAILED = 128
 
 
-class VIRTIO_NET_F(IntFlag):  # noqa: N801 -- the name the specification gives these bits
+class VIRTIO_NET_F(IntFlag):
     """Features, by bit; those of the transport among them."""
 
     MAC = 1 << 5

@@ -138,9 +138,9 @@ def may_use_inside(outer: str, inner: str) -> bool:
 
 def table_text() -> str:
     """Return the table in Markdown, as ``docs/contexts.md`` shows it."""
-    head = ("facility", "other CPUs (1)", "hard (2)", "softint", "thread")
-    head += ("sleep inside", "reentrant", "callable inside (3)", "leaf", "notes")
-    rows = [head, tuple("-" for _ in head)]
+    columns = "facility|other CPUs (1)|hard (2)|softint|thread|sleep inside|reentrant"
+    head = (*columns.split("|"), "callable inside (3)", "leaf", "notes")
+    rows: list[tuple[str, ...]] = [head, tuple("-" for _ in head)]
     for name, row in FACILITIES.items():
         where = (_word(context in row.contexts) for context in ANYWHERE)
         inside = (_word(row.may_sleep_inside), _word(row.is_reentrant), row.callable_inside or "–")

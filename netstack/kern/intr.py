@@ -174,8 +174,11 @@ class IntrRegistry:
             self._slots[new][slot] = None
             ih.source.unmask()
             raise
-        self.engine.cross_call(old, lambda: self._remove(ih))
+        left: list[bool] = []
+        self.engine.cross_call(old, lambda: left.append(self._remove(ih)))
         self.engine.cross_call(new, lambda: self._install(ih, new, slot))
+        if any(left):
+            self.engine.controller.post(new, slot)
         ih.source.unmask()
         return (old,)
 
@@ -330,11 +333,18 @@ class IntrRegistry:
         ih.cpu, ih.slot = cpu, slot
         ih.source.route(cpu, slot)
 
-    def _remove(self, ih: IntrHandle) -> None:
+    def _remove(self, ih: IntrHandle) -> bool:
+        """Take a handler off its CPU; True: the CPU had taken a message for it that it had not served yet."""
         block = self.engine.cpus[ih.cpu].block
+        # The compiled loop takes a message off the pending word and leaves it to the Python thread.
+        taken = block.python_vectors()
+        for slot in taken:
+            if slot != ih.slot:
+                self.engine.controller.post(ih.cpu, slot)  # another's: as before
         ih.saved[ih.cpu] = block.count(ih.slot)
         block.unbind(ih.slot)
         self._slots[ih.cpu][ih.slot] = None
+        return ih.slot in taken
 
     def _counts(self, ih: IntrHandle) -> tuple[int, ...]:
         live = self.engine.cpus[ih.cpu].block.count(ih.slot)

@@ -15,6 +15,7 @@ Source: NetBSD lockdebug(9), rules of ``mutex(9)``, ``rwlock(9)``, ``pserialize(
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EBUSY, EDEADLK, EINVAL, EPERM
@@ -58,6 +59,7 @@ class LockDebug:
         self.findings = 0
         self.is_full = False  # of locks; what does not fit is not checked
         self._token = object()
+        self._has_gil = engine.clock == "wall" and getattr(sys, "_is_gil_enabled", lambda: True)()
         self._graph = graph if graph is not None else LockGraph()
         self._records: dict[int, Record] = {}
         self._taken_by: dict[str, Use] = {}  # class -> highest interrupt that spins for it
@@ -147,8 +149,12 @@ class LockDebug:
         if record.kind != "kernel_lock":
             self._check_self(record, caller, held, place)
         caller.waits = record
-        if record.kind != "condvar":
-            self._note_order(record, caller, place)
+        if record.kind == "condvar":
+            return
+        self._note_order(record, caller, place)
+        if self._has_gil and record.kind not in SLEEPING:
+            # A Python holder may lose the GIL and wait for it, with the lock (docs/decisions/0002).
+            self._edge(record.klass, GIL, place, caller, place)
 
     def locked(self, lock: object, shared: bool = False) -> None:
         """Note that the caller has the lock now, at the SPL it holds it at.

@@ -140,9 +140,9 @@ class Pserialize:
                 EDEADLK, f"pserialize_perform in a read section of {here!r} waits for itself"
             )
         debug = self._engine.lockdebug
-        if debug is not None:
-            debug.wait_for(GRACE_PERIOD)
         with self._writer:
+            if debug is not None:
+                debug.wait_for(GRACE_PERIOD)
             is_over = False
 
             def has_passed() -> bool:

@@ -289,7 +289,8 @@ class RwLock:
             if self._take_or_queue(entry):
                 return
             engine.charge("lock", 0)
-            check_cycle(me, self)
+            if entry in self._queue:  # else the lock was handed over meanwhile, and is the caller's
+                check_cycle(me, self)
             limit_s = engine.patience_s if timeout_s is None else timeout_s
             held = engine.kernel_lock.release_all()
             try:

@@ -11,6 +11,7 @@ Context: one OS thread, the one that explores.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "active",
     "before",
     "begin",
+    "elapsed_s",
     "end",
     "point",
     "spin",
@@ -92,6 +94,8 @@ class Exploration:
 
 
 _active: Exploration | None = None
+
+elapsed_s = perf_counter  # of the host, for budgets
 
 
 def active() -> Exploration | None:

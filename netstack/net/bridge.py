@@ -97,15 +97,14 @@ def bridge_forward(br: Bridge, ifp: Ifnet, mv: MbufVec, cpu: Cpu) -> None:
     """
     engine = ifp.machine.engine
     count = len(mv)
-    engine.charge("bridge_forward", count)
     outputs: list[tuple[Psref, Ifnet, MbufVec]] = []
-    s = engine.pserialize.read_enter(cpu)
+    s = br.protection.read_enter(cpu, count)
     if kernels.bridge_decide(cpu.block, br.block, ifp.block, mv):
         for index, mv_out in kernels.bridge_split(cpu.block, br.block, ifp.block, mv):
             member = br.member_of_index(index)
             psref = member.target.acquire()  # held beyond the section, over the output
             outputs.append((psref, member.ifp, mv_out))
-    engine.pserialize.read_exit(cpu, s)
+    br.protection.read_exit(cpu, s)
     copies = sum(len(mv_out) for _, _, mv_out in outputs) - count
     if copies > 0:
         engine.charge("bridge_broadcast", copies)
@@ -172,11 +171,10 @@ def bridge_output(ifp: Ifnet, frame: bytes, cpu: Cpu) -> None:
     if br is None or not br.is_running:
         ether_transmit(ifp, frame, cpu)
         return
-    pserialize = ifp.machine.engine.pserialize
-    s = pserialize.read_enter(cpu)
+    s = br.protection.read_enter(cpu)
     senders, hearers = br.output_members(ifp, frame[:6])
     psrefs = [member.target.acquire() for member in (*senders, *hearers)]
-    pserialize.read_exit(cpu, s)
+    br.protection.read_exit(cpu, s)
     if not psrefs:
         ifp.block.count_originated(cpu.index, 1)
         ifp.block.count_drop(cpu.index, Drop.NO_EGRESS)

@@ -28,6 +28,7 @@ from netstack.net.bridge_member import (
     check_candidate,
     port_specs,
 )
+from netstack.net.bridge_protect import protection
 from netstack.net.bridge_rtable import AGE_LOCAL, BridgeRtable
 from netstack.net.ifnet import Ifnet, Stack, format_mac, parse_mac
 from netstack.params import (
@@ -56,6 +57,7 @@ class Bridge:
              forward_control -- forward 01:80:c2:00:00:00..0f as NetBSD does, not drop it.
              table -- "hash", or NetBSD's "chained" lists.   flush -- how many addresses are removed
              at once: "generation", "direct", "paper", "each"; None: the quickest the table has.
+             protect -- "pserialize"; on path="stages" also "mutex", "rwlock".
     Raises:  NetstackError: EINVAL (name, limits), and what ``add`` raises.
     """
 
@@ -72,6 +74,7 @@ class Bridge:
         forward_control: bool = False,
         table: str = "hash",
         flush: str | None = None,
+        protect: str = "pserialize",
     ) -> None:
         if not NAME.fullmatch(name):
             raise NetstackError(EINVAL, f"{name} is not a bridge: call it bridge0, bridge1, ...")
@@ -84,7 +87,8 @@ class Bridge:
         self.index = index
         self.mtu = mtu
         self.is_running = False
-        self.rtable = BridgeRtable(engine, name, seed, maxaddr, timeout, table, flush)
+        self.protection = protection(engine, name, protect, getattr(machine, "path", "stages"))
+        self.rtable = BridgeRtable(engine, name, seed, maxaddr, timeout, table, flush, self.protection)
         self.block = BridgeBlock(index, self.rtable.table, engine.psz)
         self.rtable.block = self.block
         self.rtable.members = lambda: self.iflist
@@ -343,7 +347,7 @@ class Bridge:
 
     def _grace(self) -> None:
         """Wait until no read section that could see the old state is open."""
-        self.machine.engine.pserialize.perform()
+        self.protection.perform()
 
     def _set_flag(self, ifp: Ifnet | str, flag: IFBIF, on: bool) -> None:
         with self.lock:

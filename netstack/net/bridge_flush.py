@@ -101,7 +101,7 @@ class Removal:
     def perform(self) -> None:
         """Wait for readers to leave, once; counted."""
         self.rtable.counters["performs"] += 1
-        self.rtable.engine.pserialize.perform()
+        self.rtable.protection.perform()
 
 
 class PaperRemoval(Removal):

@@ -88,9 +88,8 @@ def release_input(br: Bridge, member: BridgeMember) -> None:
 
 
 def remove_from_list(br: Bridge, member: BridgeMember) -> None:
-    """Nobody who looks from now on finds it: not in the list, not as an address of this machine."""
+    """Nobody who looks from now on finds it."""
     br.iflist = tuple(other for other in br.iflist if other is not member)
-    br.rtable.remove_local(member)
 
 
 def wait_for_readers(br: Bridge) -> None:
@@ -102,7 +101,7 @@ def wait_for_readers(br: Bridge) -> None:
 
 
 def remove_addresses(br: Bridge, member: BridgeMember) -> None:
-    """Every table entry of it goes, and since no reader knows its number, none can appear again."""
+    """Every table entry of it goes, its own address too; no reader knows its numbers: none appears again."""
     br.rtable.purge(member)
     for other in br.iflist:  # one of them may have the same address
         br.rtable.add_local(other)

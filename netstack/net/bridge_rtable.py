@@ -24,6 +24,7 @@ from netstack.kern.workqueue import Workqueue
 from netstack.machine.api import Engine
 from netstack.net.bridge_flush import AGE_LOCAL, AGE_STATIC, REMOVALS, Removal, Select
 from netstack.net.bridge_member import BridgeMember
+from netstack.net.bridge_protect import Protection, PserializeProtection
 from netstack.net.ifnet import format_mac
 from netstack.params import (
     BRIDGE_RTABLE_AGE_PERIOD_S,
@@ -52,7 +53,7 @@ class BridgeRtable:
 
     Args:    table -- "hash": buckets of eight words; "chained": NetBSD's 1024 chained heads.
              flush -- "generation", "direct", "paper", "each"; see ``bridge_flush``.  None: the
-             quickest that the table has.
+             quickest that the table has.   protection -- what keeps readers apart.
     Raises:  NetstackError(EINVAL) for names and values that are not so.
     """
 
@@ -65,8 +66,10 @@ class BridgeRtable:
         timeout_s: int,
         table: str = "hash",
         flush: str | None = None,
+        protection: Protection | None = None,
     ) -> None:
         self.engine = engine
+        self.protection = protection or PserializeProtection(engine, name)
         self._name = name
         self._seed = seed
         self._kind = table
@@ -170,11 +173,6 @@ class BridgeRtable:
         """Enter a member's own address, unless another member has the same and came first."""
         if self._age_code(member.ifp.block.mac) != AGE_LOCAL:
             self.table.add_local(member.ifp.block.mac, member.port)
-
-    def remove_local(self, member: BridgeMember) -> None:
-        """Remove a member's own address, unless the entry is another member's."""
-        if self.lookup(member.ifp.block.mac) == (member.port, AGE_LOCAL):
-            self.removal.remove(Select(macs=[member.ifp.block.mac]))
 
     def lookup(self, mac: bytes) -> tuple[int, int] | None:
         """Return port number and age code of an address, or None."""
@@ -283,7 +281,7 @@ class BridgeRtable:
             self.table = larger
             if self.block is not None:
                 self.block.set_table(larger)
-            self.engine.pserialize.perform()
+            self.protection.perform()
             old.copy_into(larger)
             self.removal.table_replaced()
 

@@ -40,6 +40,12 @@ TABLES: dict[str, dict[str, Any]] = {
         *(("chained", flush) for flush in ("paper", "each")),
     )
 }
+# What keeps readers and writers apart: the same frames under each.
+PROTECTIONS: dict[str, dict[str, Any]] = {
+    f"{frame}, {protect}": {"path": "stages", "frame": frame, "bridge": {"protect": protect}}
+    for frame in ("softint", "classic")
+    for protect in ("pserialize", "mutex", "rwlock")
+}
 
 Record = Callable[[str, object], None]
 MakeSides = Callable[..., list[MachineSide]]
@@ -83,8 +89,14 @@ def test_other_configurations(name: str, base_seed: int, make_sides: MakeSides, 
 
 def test_tables_and_ways_to_flush(base_seed: int, make_sides: MakeSides, record_property: Record) -> None:
     first = (base_seed + 1) * SEED_STRIDE - 2000
-    record_property("seeds", f"{first}..{first + 59} tables and ways to flush")
-    run_traces(range(first, first + 60), make_sides(TABLES))
+    record_property("seeds", f"{first}..{first + 29} tables and ways to flush")
+    run_traces(range(first, first + 30), make_sides(TABLES))
+
+
+def test_protections(base_seed: int, make_sides: MakeSides, record_property: Record) -> None:
+    first = (base_seed + 1) * SEED_STRIDE - 3000
+    record_property("seeds", f"{first}..{first + 19} protections")
+    run_traces(range(first, first + 20), make_sides(PROTECTIONS))
 
 
 @pytest.mark.parametrize("path", ["compiled", "stages"])

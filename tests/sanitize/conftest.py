@@ -11,7 +11,8 @@ import pytest
 import netstack
 
 HERE = Path(__file__).resolve().parent
-SANITIZER = json.loads((Path(netstack.__file__).parent / "_fast" / "build.json").read_text())["sanitize"]
+BUILD = json.loads((Path(netstack.__file__).parent / "_fast" / "build.json").read_text(encoding="utf-8"))
+SANITIZER = BUILD["sanitize"]
 
 SETUP = """
 from Cython.Build import cythonize
@@ -62,3 +63,9 @@ def meet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sanitizer() -> str:
     """Which sanitizer looks on: "thread" or "address"."""
     return SANITIZER
+
+
+@pytest.fixture(scope="session")
+def knows_locks() -> bool:
+    """Say whether spin locks are locks to ThreadSanitizer in this build."""
+    return "-DNETSTACK_TSAN_LOCKS=1" in BUILD["flags"]

@@ -187,7 +187,7 @@ def publish(Gate gate not None, PSerialize psz not None, readers: int, waits: bo
     cdef node_t *old
     with nogil:
         meet(gate)
-        while ns_load_u32(&gate.done, RELAXED) < makers:
+        while turns == 0 or ns_load_u32(&gate.done, RELAXED) < makers:
             other.value = turns
             old = gate.published
             ns_store_ptr(&gate.published, other, ACQREL)

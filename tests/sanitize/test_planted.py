@@ -102,6 +102,20 @@ def test_a_mutant_is_reported(meet_folder: Path, sanitizer: str, name: str) -> N
     assert "data race" in outcome.stderr
 
 
+def test_two_orders_of_two_locks_are_reported(meet_folder: Path, knows_locks: bool) -> None:
+    """No deadlock has to happen: one thread takes them in both orders, one after the other."""
+    if not knows_locks:
+        pytest.skip("only the build at -Og tells ThreadSanitizer of spin locks: tox -e tsan-og")
+    program = """
+    a, b = SpinLock(), SpinLock()
+    for first, second in ((a, b), (b, a)):
+        first.enter(); second.enter(); second.exit(); first.exit()
+    """
+    outcome = run(meet_folder, program)
+    assert outcome.returncode == 66, outcome.stderr
+    assert "lock-order-inversion" in outcome.stderr
+
+
 @pytest.mark.parametrize("name", MEMORY)
 def test_a_wrong_access_is_reported(meet_folder: Path, sanitizer: str, name: str) -> None:
     if sanitizer != "address":

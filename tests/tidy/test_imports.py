@@ -8,7 +8,7 @@ from tidy.tree import ROOT, imports, module_name, package_files
 # What nobody outside WORLD may import: it would tie the stack to one clock, one kind of thread or
 # one source of chance.  The machine gives all three.
 WORLDLY = {"time", "threading", "random", "socket", "logging"}
-WORLD = ("machine", "ports", "cmd")
+WORLD = ("machine", "ports", "cmd", "explore")
 
 LEAVES = ("params", "errors")
 
@@ -27,7 +27,9 @@ MAY_IMPORT = {
     # The one arrow up: Machine.command runs the operator's tools, which it loads when it is called.
     "topology": ("audit", "net", "dev", "hw", "ports", "kern", "machine", "_fast", "cmd.control"),
     "rfc2544": ("topology", "audit", "net", "dev", "hw", "ports", "kern", "machine", "_fast"),
+    "explore": ("topology", "audit", "net", "dev", "hw", "ports", "kern", "machine", "_fast"),
     "cmd": (
+        "explore",
         "rfc2544",
         "topology",
         "audit",

@@ -1,4 +1,4 @@
-"""Both driver frames, all drain limits, both paths, both clocks: the same frames come out (paper §2.3, §3.3, §6.2)."""
+"""Both NICs and driver frames, all drain limits, paths, clocks: the same frames come out (paper §2.3, §3.3, §6.2)."""
 
 from itertools import product
 from random import Random
@@ -44,10 +44,10 @@ def trace(seed: int) -> list[tuple[int, list[bytes]]]:
     return bursts
 
 
-def forwarded(machine: Any, settings: dict[str, Any], seed: int) -> list[list[bytes]]:
+def forwarded(machine: Any, nic_model: str, settings: dict[str, Any], seed: int) -> list[list[bytes]]:
     """Return what each of three bridged interfaces put on its wire."""
     m = machine(ncpu=2, mbufs=8192, **settings)
-    nics = [m.nic(f"wm{i}") for i in range(3)]
+    nics = [m.nic(f"{nic_model}{i}") for i in range(3)]
     m.bridge("bridge0", nics)
     out: list[list[bytes]] = [[] for _ in nics]
     for port, frames in trace(seed):
@@ -69,10 +69,11 @@ def expected() -> dict[int, list[list[bytes]]]:
 
 
 @pytest.mark.parametrize("settings", CONFIGURATIONS, ids=lambda s: " ".join(map(str, s.values())))
+@pytest.mark.parametrize("nic_model", ["wm", "vioif"])
 def test_the_same_frames_come_out(
-    machine: Any, settings: dict[str, Any], expected: dict[int, list[list[bytes]]], seed: int
+    machine: Any, nic_model: str, settings: dict[str, Any], expected: dict[int, list[list[bytes]]], seed: int
 ) -> None:
-    out = forwarded(machine, settings, seed)
+    out = forwarded(machine, nic_model, settings, seed)
     first = expected.setdefault(seed, out)
     assert sum(map(len, first)) > 300
     assert out == first, f"seed {seed}"

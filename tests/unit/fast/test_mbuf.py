@@ -1,5 +1,8 @@
 """Mbufs: content, chains, conservation, magazines and their depot (paper §2.1)."""
 
+import signal
+import subprocess
+import sys
 from array import array
 
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from netstack._fast.ifqueue import IfQueue
+from netstack._fast.kernels import CHECKED
 from netstack._fast.mbuf import BURST_MAX, DATA_BYTES, STRIDE_BYTES, MbufPool, MbufVec
 
 ENOUGH = 100
@@ -213,3 +217,41 @@ PoolMachine.TestCase.settings = settings(
     derandomize=True, deadline=None, max_examples=40, stateful_step_count=30
 )
 TestPoolMachine = PoolMachine.TestCase
+
+
+# A stale holder: the ring's descriptor still says where an mbuf is that the pool has back.
+STALE = """
+import ctypes
+from netstack._fast.ifnet import IfnetBlock
+from netstack._fast.mbuf import MbufPool, MbufVec
+from netstack._fast.queue import RxQueue
+
+pool = MbufPool(64, 1)
+rxq = RxQueue(IfnetBlock(1, bytes(5) + b"x"), pool, 0, 8)
+rxq.fill()
+frame = ctypes.c_uint64.from_address(rxq.ring.address).value
+rxq.drain()
+print(ctypes.string_at(frame, 14).hex())
+if {offset} is not None:
+    ctypes.memset(frame + {offset}, 1, 1)
+vec = MbufVec(pool, 1)
+while vec.append(b"x"):
+    pass
+print(len(vec))
+"""
+
+
+@pytest.mark.skipif(not CHECKED, reason="only the checked build looks: NETSTACK_CHECKED=1")
+@pytest.mark.parametrize("offset", [0, 2061, -50], ids=["first byte", "last byte", "next mbuf"])
+def test_an_mbuf_written_after_it_was_freed_stops_the_program(offset: int) -> None:
+    program = [sys.executable, "-c", STALE.format(offset=offset)]
+    outcome = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+    assert outcome.returncode == -signal.SIGABRT
+    assert "mbuf written after it was freed" in outcome.stderr
+
+
+@pytest.mark.skipif(not CHECKED, reason="only the checked build poisons: NETSTACK_CHECKED=1")
+def test_who_reads_a_freed_mbuf_sees_nonsense() -> None:
+    program = [sys.executable, "-c", STALE.format(offset=None)]
+    outcome = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
+    assert outcome.stdout.split() == ["5e" * 14, "64"]

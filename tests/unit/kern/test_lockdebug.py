@@ -643,6 +643,19 @@ def test_a_big_lock_nests_and_belongs_to_the_cpu() -> None:
     assert [edge[:2] for edge in debug.graph().edges()] == [("KERNEL_LOCK", "tx")]
 
 
+def test_on_the_wall_nobody_spins_for_a_lock_with_the_gil(machine: Callable[..., Machine]) -> None:
+    """docs/decisions/0002: KERNEL_LOCK comes before the GIL."""
+    m = machine(ncpu=1, clock="wall", kernel="GENERIC", lockdebug=True, mbufs=1024)
+    big, debug = m.engine.kernel_lock, m.engine.lockdebug
+    assert isinstance(debug, LockDebug)
+    big.enter()
+    big.exit()
+    assert debug.graph().knows("KERNEL_LOCK", "GIL")
+    with debug.inside("GIL"):
+        refused("order", big.enter)
+    assert not big.is_mine
+
+
 # --- tables
 
 

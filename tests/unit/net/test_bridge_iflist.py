@@ -18,12 +18,8 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize(
-    "way", [("hash", "generation"), ("hash", "direct"), ("chained", "paper")], ids="-".join
-)
-def test_each_step_finds_what_the_one_before_has_left(
-    monkeypatch: pytest.MonkeyPatch, way: tuple[str, str]
-) -> None:
+@pytest.mark.parametrize("way", [("hash", "generation"), ("hash", "direct"), ("chained", "paper")], ids="-".join)
+def test_each_step_finds_what_the_one_before_has_left(monkeypatch: pytest.MonkeyPatch, way: tuple[str, str]) -> None:
     m = StageMachine("if0", "if1", "if2")
     br = Bridge(m, "bridge0", 0, m.interfaces, table=way[0], flush=way[1])
     if0 = m.interfaces["if0"]
@@ -62,8 +58,8 @@ def test_each_step_finds_what_the_one_before_has_left(
     assert state == [
         ("release_input", True, False, 4, True, True),
         ("remove_from_list", True, False, 4, True, True),
-        ("wait_for_readers", False, False, 3, True, True),
-        ("remove_addresses", False, True, 3, True, True),
+        ("wait_for_readers", False, False, 4, True, True),
+        ("remove_addresses", False, True, 4, True, True),
         ("wait_for_references", False, True, 0, False, True),
         ("free_member", False, True, 0, True, True),
         ("returned", False, True, 0, False, False),
@@ -80,14 +76,18 @@ def test_what_the_last_reader_of_the_old_map_learns_goes_too(
     m = StageMachine("if0", "if1")
     br = Bridge(m, "bridge0", 0, m.interfaces, table=way[0], flush=way[1])
     member, table = br.member("if0"), br.rtable.table
-    honest, learned = m.engine.pserialize.perform, []
+    honest, perform, learned = bridge_iflist.wait_for_readers, m.engine.pserialize.perform, []
 
-    def perform(timeout_s: float = 10.0) -> None:
-        if not learned:
-            learned.append(table.learn(A, member.tag, 0))
-        honest(timeout_s)
+    def last_reader(timeout_s: float = 10.0) -> None:
+        learned.append(table.learn(A, member.tag, 0))
+        perform(timeout_s)
 
-    monkeypatch.setattr(m.engine.pserialize, "perform", perform)
+    def wait_for_readers(br: Bridge) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(m.engine.pserialize, "perform", last_reader)
+            honest(br)
+
+    monkeypatch.setattr(bridge_iflist, "wait_for_readers", wait_for_readers)
     br.delete("if0")
     assert learned == ["new"]
     assert table.lookup(A) is None and table.count == 0

@@ -38,7 +38,7 @@ def test_files(folder):
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "tap:", "pcap:", "pcap:,", "pcap:a,b,c", "pcap:a\0b", "vm:x", "xdp:eth0", "a b"],
+    ["", ":", "tap:", "pcap:", "pcap:,", "pcap:a,b,c", "pcap:a\0b", "vm:x", "dpdk:eth0", "a b"],
 )
 def test_not_understood(folder, text):
     with pytest.raises(NetstackError) as caught:
