@@ -8,7 +8,7 @@ error in the checked build, as is a release by another thread; the rules about w
 from netstack._fast.atomics cimport ns_read_u64, ns_read_u32
 from netstack._fast.kassert cimport NS_CHECKED, NS_LOCKS_TAGGED
 
-from errno import EDEADLK, EPERM
+import errno as _errno
 
 IS_CHECKED = bool(NS_CHECKED)   # this build has its asserts: NETSTACK_CHECKED=1
 
@@ -50,7 +50,7 @@ cdef class SpinLock:
         Checked build: OSError(EDEADLK) when the calling thread holds it, and nothing else runs in this thread.
         """
         if spin_is_mine(&self.lock) and spin_is_alone():
-            raise OSError(EDEADLK, "spin lock taken by the thread that holds it: it would spin for ever")
+            raise OSError(_errno.EDEADLK, "spin lock taken by the thread that holds it: it would spin for ever")
         with nogil:
             spin_enter(&self.lock)
 
@@ -64,7 +64,7 @@ cdef class SpinLock:
         Checked build: OSError(EPERM) when the calling thread does not hold it.
         """
         if NS_LOCKS_TAGGED and not spin_is_mine(&self.lock):
-            raise OSError(EPERM, "spin lock released by a thread that does not hold it")
+            raise OSError(_errno.EPERM, "spin lock released by a thread that does not hold it")
         spin_exit(&self.lock)
 
     @property

@@ -2,7 +2,7 @@ from typing_extensions import Buffer
 
 from netstack._fast.queue import RxQueue, TxQueue
 
-Ring = tuple[Buffer, tuple[int, int, int], int]
+_Ring = tuple[Buffer, tuple[int, int, int], int]
 
 class XdpMemory:
     def __new__(cls, chunks: int, chunk_bytes: int) -> XdpMemory: ...
@@ -13,7 +13,7 @@ class XdpMemory:
 
 class XdpRx:
     def __new__(
-        cls, fd: int, memory: XdpMemory, chunk_bytes: int, rx: Ring, fill: Ring, first: int, count: int
+        cls, fd: int, memory: XdpMemory, chunk_bytes: int, rx: _Ring, fill: _Ring, first: int, count: int
     ) -> XdpRx: ...
     def bind_rx(self, queue: RxQueue) -> None: ...
     @property
@@ -25,7 +25,7 @@ class XdpRx:
 
 class XdpTx:
     def __new__(
-        cls, fd: int, memory: XdpMemory, chunk_bytes: int, tx: Ring, comp: Ring, first: int, count: int
+        cls, fd: int, memory: XdpMemory, chunk_bytes: int, tx: _Ring, comp: _Ring, first: int, count: int
     ) -> XdpTx: ...
     def bind_tx(self, queue: TxQueue) -> None: ...
     @property
