@@ -1,12 +1,30 @@
-"""Yardsticks for benchmarks: what this processor does without any network code.
+"""Yardsticks for benchmarks: what this processor does without any network code, and the primitives beside it.
 
 Context: benchmarks, any thread; the GIL is released while they run.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
+from netstack._fast.atomics cimport ns_add_u64
 from netstack._fast.dring cimport desc_t, DescRing, DESC_DD
 from netstack._fast.etherhdr cimport ether_dst, ether_src_type
+from netstack._fast.lock cimport SpinLock, spin_enter, spin_exit
 from netstack._fast.mbuf cimport MbufPool, MBUF_STRIDE, MBUF_DATA_OFFSET
+from netstack._fast.pcq cimport Pcq, pcq_get, pcq_put
+from netstack._fast.pserialize cimport PSerialize, psz_read_enter, psz_read_exit
+
+cdef extern from "pthread.h" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_rwlock_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *m, void *attr) noexcept
+    int pthread_mutex_lock(pthread_mutex_t *m) noexcept
+    int pthread_mutex_unlock(pthread_mutex_t *m) noexcept
+    int pthread_mutex_destroy(pthread_mutex_t *m) noexcept
+    int pthread_rwlock_init(pthread_rwlock_t *l, void *attr) noexcept
+    int pthread_rwlock_rdlock(pthread_rwlock_t *l) noexcept
+    int pthread_rwlock_unlock(pthread_rwlock_t *l) noexcept
+    int pthread_rwlock_destroy(pthread_rwlock_t *l) noexcept
 
 cdef extern from "time.h" nogil:
     cdef struct timespec:
@@ -64,5 +82,88 @@ def roofline(MbufPool pool not None, DescRing ring not None, n: int, rounds: int
                 d.addr = data
                 d.nbytes = 60
                 d.status = <uint32_t> sink & ~<uint32_t> DESC_DD
+        end = now()
+    return end - start
+
+
+# One primitive over and over, uncontended: nanoseconds for ``loops`` times.
+
+def atomic_add(loops: int) -> int:
+    """A locked addition to a word of one's own: what any lock pays at least once."""
+    cdef uint64_t n = loops, _i, word = 0, start, end
+    with nogil:
+        start = now()
+        for _i in range(n):
+            ns_add_u64(&word, 1)
+        end = now()
+    return end - start
+
+
+def pthread_mutex(loops: int) -> int:
+    """Lock and unlock a default mutex of the C library."""
+    cdef uint64_t n = loops, _i, start, end
+    cdef pthread_mutex_t m
+    pthread_mutex_init(&m, NULL)
+    with nogil:
+        start = now()
+        for _i in range(n):
+            pthread_mutex_lock(&m)
+            pthread_mutex_unlock(&m)
+        end = now()
+    pthread_mutex_destroy(&m)
+    return end - start
+
+
+def pthread_rwlock(loops: int) -> int:
+    """Lock for reading and unlock a readers/writer lock of the C library."""
+    cdef uint64_t n = loops, _i, start, end
+    cdef pthread_rwlock_t lock
+    pthread_rwlock_init(&lock, NULL)
+    with nogil:
+        start = now()
+        for _i in range(n):
+            pthread_rwlock_rdlock(&lock)
+            pthread_rwlock_unlock(&lock)
+        end = now()
+    pthread_rwlock_destroy(&lock)
+    return end - start
+
+
+def spin_lock(SpinLock lock not None, loops: int) -> int:
+    """Enter and exit a spin lock nobody else wants."""
+    cdef uint64_t n = loops, _i, start, end
+    with nogil:
+        start = now()
+        for _i in range(n):
+            spin_enter(&lock.lock)
+            spin_exit(&lock.lock)
+        end = now()
+    return end - start
+
+
+def read_section(PSerialize psz not None, cpu: int, loops: int) -> int:
+    """Enter and exit a read section of a CPU that nobody else is."""
+    cdef uint64_t n = loops, _i, start, end
+    cdef uint32_t index = cpu
+    if not 0 <= cpu < psz.psz.ncpu:
+        raise IndexError(f"no CPU {cpu}")
+    with nogil:
+        start = now()
+        for _i in range(n):
+            psz_read_enter(&psz.psz, index)
+            psz_read_exit(&psz.psz, index)
+        end = now()
+    return end - start
+
+
+def pcq_pass(Pcq queue not None, loops: int) -> int:
+    """Put one item into an empty producer/consumer queue and take it."""
+    cdef uint64_t n = loops, _i, start, end
+    cdef int item = 0
+    with nogil:
+        start = now()
+        for _i in range(n):
+            pcq_put(queue.q, &item)
+            pcq_get(queue.q)
         end = now()
     return end - start

@@ -73,13 +73,14 @@ MEMORY = {
 
 def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     """Run a program that ends at its first report, on stderr."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     for name in ("TSAN_OPTIONS", "ASAN_OPTIONS", "UBSAN_OPTIONS"):
         parts = [part for part in os.environ.get(name, "").split(":") if not part.startswith("log_path")]
         environment[name] = ":".join([*parts, "halt_on_error=1"])
     text = PRELUDE + textwrap.dedent(program)
     return subprocess.run(
-        [sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-P", "-c", text], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -244,7 +244,7 @@ print(len(vec))
 @pytest.mark.skipif(not CHECKED, reason="only the checked build looks: NETSTACK_CHECKED=1")
 @pytest.mark.parametrize("offset", [0, 2061, -50], ids=["first byte", "last byte", "next mbuf"])
 def test_an_mbuf_written_after_it_was_freed_stops_the_program(offset: int) -> None:
-    program = [sys.executable, "-c", STALE.format(offset=offset)]
+    program = [sys.executable, "-P", "-c", STALE.format(offset=offset)]
     outcome = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
     assert outcome.returncode == -signal.SIGABRT
     assert "mbuf written after it was freed" in outcome.stderr
@@ -252,6 +252,6 @@ def test_an_mbuf_written_after_it_was_freed_stops_the_program(offset: int) -> No
 
 @pytest.mark.skipif(not CHECKED, reason="only the checked build poisons: NETSTACK_CHECKED=1")
 def test_who_reads_a_freed_mbuf_sees_nonsense() -> None:
-    program = [sys.executable, "-c", STALE.format(offset=None)]
+    program = [sys.executable, "-P", "-c", STALE.format(offset=None)]
     outcome = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
     assert outcome.stdout.split() == ["5e" * 14, "64"]
