@@ -31,6 +31,7 @@ __all__ = ["WallEngine"]
 NS_PER_S = 1_000_000_000
 POLL_S = 50e-6  # between looks for idleness
 PYTHON_ROUNDS = 256  # rounds a Python thread goes on as its CPU before it gives it back
+SETTLE_NS = 100_000_000  # a thread that waits for a condition for longer rests
 QUIET_LOOKS = 3  # looks in a row that must find nothing new
 SPIN_NS = 50_000  # longest spinning for an adaptive lock
 
@@ -82,6 +83,7 @@ class WallEngine:
         self._is_started = False
         self._errors: list[BaseException] = []
         self._lwps: list[WallLwp] = []
+        self._lwps_lock = threading.Lock()
         self._is_closed = False
         self._pid = os.getpid()
         processors = sorted(os.sched_getaffinity(0)) if pin else []
@@ -125,7 +127,9 @@ class WallEngine:
             return
         held = self.kernel_lock.release_all()
         self._enter()
+        lwp = curlwp()
         try:
+            lwp.rests_from_ns = time.monotonic_ns() + SETTLE_NS
             deadline_ns = time.monotonic_ns() + round(timeout_s * NS_PER_S)
             while not condition():
                 if time.monotonic_ns() > deadline_ns:
@@ -133,6 +137,7 @@ class WallEngine:
                 self._serve_timers()
                 time.sleep(POLL_S)
         finally:
+            lwp.rests_from_ns = None
             self._leave()
             self.kernel_lock.reacquire(held)
 
@@ -159,8 +164,10 @@ class WallEngine:
         if not 0 <= cpu < len(self.cpus):
             raise NetstackError(EINVAL, f"no CPU {cpu}; there are {len(self.cpus)}")
         lwp = WallLwp(name or getattr(fn, "__name__", "lwp"), fn, self._errors.append)
-        self._lwps.append(lwp)
-        lwp.thread.start()
+        with self._lwps_lock:
+            self._lwps = [other for other in self._lwps if not other.is_done]
+            lwp.thread.start()  # before it is in the list: one that has not started looks done
+            self._lwps.append(lwp)
         return lwp
 
     def sleep(self, seconds: float, background: bool = False) -> None:
@@ -168,7 +175,10 @@ class WallEngine:
         if self.lockdebug is not None:
             self.lockdebug.sleepable("time to pass")
         held = self.kernel_lock.release_all()
+        lwp = curlwp()
+        lwp.rests_from_ns = time.monotonic_ns() if background else None
         time.sleep(seconds)
+        lwp.rests_from_ns = None
         self.kernel_lock.reacquire(held)
 
     def new_lock(self, name: str) -> WallLock:
@@ -413,14 +423,22 @@ class WallEngine:
             time.sleep(min(max(until_ns - now_ns, 0) / NS_PER_S, 0.05))
 
     def _wait_idle(self) -> None:
-        """Wait until no CPU has anything to do, in several looks: work moves between CPUs."""
+        """Wait until no CPU has anything to do, in several looks: work moves between CPUs.
+
+        A kernel thread counts as having something to do until it is done, sleeps, or has waited for
+        a condition for long: as on the virtual machine, one that cannot go on does not keep this going.
+        """
         quiet = 0
         before = -1
+        me = curlwp()
+        me.rests_from_ns = 0
         while quiet < QUIET_LOOKS and not self._errors:
             self._serve_timers()
             blocks = [cpu.block for cpu in self.cpus]
             is_quiet = all(block.is_idle for block in blocks) and not self._timers.has_foreground()
+            is_quiet = is_quiet and not any(lwp.is_busy for lwp in list(self._lwps))
             done = sum(block.counters["loops"] for block in blocks)
             quiet = quiet + 1 if is_quiet and done == before else 0
             before = done
             time.sleep(POLL_S)
+        me.rests_from_ns = None

@@ -44,6 +44,7 @@ class WallLwp:
         self.wants_kernel_lock = False
         self.blocked_on: Any = None
         self.waits_for = ""
+        self.rests_from_ns: int | None = None  # host time from which its waiting counts as rest
         self._fn = fn
         self._failed = failed
         if fn is None:
@@ -59,6 +60,14 @@ class WallLwp:
     def is_running(self) -> bool:
         """True unless it sleeps for a lock or a condition, as far as this machine knows."""
         return not self.waits_for
+
+    @property
+    def is_busy(self) -> bool:
+        """True while it works, or may go on by itself soon."""
+        rests_from_ns = self.rests_from_ns
+        if self.waits_for or self.is_done:
+            return False
+        return rests_from_ns is None or monotonic_ns() < rests_from_ns
 
     @property
     def is_made_here(self) -> bool:

@@ -70,7 +70,7 @@ def test_the_error_is_found(part: Part, mutant: str, seed: int) -> None:
     if not usable(part):
         pytest.skip("no membarrier(2) here")
     if chain.CHECKED and (part.name, mutant) in ABORTS:
-        command = [sys.executable, "-m", "netstack", "torture", part.kind, "--mutant", mutant, "--for", "60"]
+        command = [sys.executable, "-P", "-m", "netstack", "torture", part.kind, "--mutant", mutant, "--for", "60"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
         assert done.returncode in (1, -SIGABRT), done
         return

@@ -4,7 +4,7 @@ from errno import EINVAL
 
 import pytest
 
-from netstack import NetstackError
+from netstack import Machine, NetstackError
 from netstack._fast.intr import IntrController
 from netstack._fast.mbuf import MbufPool
 from netstack.machine.cpu import build_cpus, is_giant_locked
@@ -33,3 +33,33 @@ def test_nonsense_is_refused(ncpu: int, kernel: str) -> None:
     with pytest.raises(NetstackError) as caught:
         build_cpus(ncpu, MbufPool(64, 1), kernel)
     assert caught.value.errno == EINVAL
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_run_goes_on_until_kernel_threads_are_done(clock: str) -> None:
+    with Machine(ncpu=2, clock=clock) as m:
+        done: list[str] = []
+
+        def work() -> None:
+            m.engine.sleep(0.15)
+            done.append("worked")
+
+        def runner() -> None:
+            if clock == "wall":
+                m.run()  # a thread that runs the machine does not wait for itself
+            done.append("ran")
+
+        m.spawn(work, cpu=1)
+        m.spawn(runner, cpu=0)
+        m.run()
+        assert sorted(done) == ["ran", "worked"]
+
+
+def test_a_thread_that_cannot_go_on_does_not_keep_the_machine_running() -> None:
+    with Machine(ncpu=2, clock="wall") as m:
+        gate: list[int] = []
+        lwp = m.spawn(lambda: m.engine.wait_until(lambda: bool(gate), "the test"))
+        m.run()
+        assert not lwp.is_done
+        gate.append(1)
+        m.engine.wait_until(lambda: lwp.is_done, "the thread")
