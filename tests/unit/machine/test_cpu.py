@@ -52,7 +52,8 @@ def test_run_goes_on_until_kernel_threads_are_done(clock: str) -> None:
         m.spawn(work, cpu=1)
         m.spawn(runner, cpu=0)
         m.run()
-        assert sorted(done) == ["ran", "worked"]
+        assert "worked" in done
+        m.engine.wait_until(lambda: "ran" in done, "the thread that runs the machine")
 
 
 def test_a_thread_that_cannot_go_on_does_not_keep_the_machine_running() -> None:
